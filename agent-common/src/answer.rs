@@ -12,7 +12,8 @@ pub const DNS_PORT: u16 = 53;
 pub const MAX_MESSAGE: usize = 1232;
 
 /// Messages are counted against budgets; a network namespace's is the one of its inode number
-/// modulo this. One that is flooded takes nothing from (nearly all of) the others.
+/// modulo this, and all that a user has made have one. Who is flooded takes nothing from (nearly all
+/// of) the others.
 pub const BUDGETS: u32 = 64;
 
 /// Bytes before the message: the UDP header.
@@ -30,9 +31,11 @@ pub const MAX_BATCH: u32 = 8;
 
 crate::wire! {
     /// Front of a record; the message follows.
-    pub struct AnswerHeader: 24 {
+    pub struct AnswerHeader: 32 {
         /// CLOCK_MONOTONIC nanoseconds.
         pub time_ns: u64,
+        /// Whose the network namespace is: [`crate::share::Tenant::origin`].
+        pub origin: u64,
         /// Inode number of the network namespace of who asked.
         pub netns: u32,
         /// How long the message is.
@@ -78,7 +81,7 @@ crate::wire! {
     }
 
     /// Room to make a record in: too large for the stack.
-    pub struct AnswerRoom: 1288 {
+    pub struct AnswerRoom: 1296 {
         /// What came before.
         pub last: LastAnswer,
         /// The record's front.

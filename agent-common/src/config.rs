@@ -4,7 +4,7 @@
 //! nothing. Offsets come from the running kernel's BTF.
 
 use crate::address::Range;
-use crate::slot_table::TABLES;
+use crate::slot_table::SHARED;
 
 /// Offset of a field that this kernel does not have.
 pub const MISSING: u32 = u32::MAX;
@@ -199,7 +199,7 @@ offsets! { 292;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1432 {
+    pub struct Config: 1436 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -215,8 +215,8 @@ crate::wire! {
         pub tcp_sock_type: u32,
         /// How long a jiffy is, microseconds.
         pub jiffy_us: u32,
-        /// How many slots each slot table has.
-        pub capacities: [u32; TABLES],
+        /// How many slots each slot table has, and how many rows for durations there are.
+        pub capacities: [u32; SHARED],
         /// 1 if `tcp_send_reset` has the reason as its third argument.
         pub reset_has_reason: u8,
         /// 1 if requests are timed.

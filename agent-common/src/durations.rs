@@ -8,7 +8,7 @@
 //!
 //! 1. **take** (hook): a number that is 0 is replaced by one from the stack of free rows, by
 //!    compare-and-swap. Of two CPUs the second gives its row back and uses that of the first.
-//! 2. **none free** (hook): the number becomes that of a [`reserved`] row, which counts for the
+//! 2. **none free**, or none for this tenant, who has its [share](crate::share) (hook): the number becomes that of a [`reserved`] row, which counts for the
 //!    edge `other` of the role. Sums stay exact. When rows are free again, user space puts 0 in the
 //!    place of such numbers, and the next observation tries once more.
 //! 3. **free** (user space): with the edge's slot, after forget and wait

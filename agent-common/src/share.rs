@@ -15,8 +15,12 @@ pub const BY_USER: u64 = 1 << 63;
 pub const MAX_NESTED: u32 = 33;
 
 /// Which cgroup of a process' path stands for its tenant: `system.slice/nginx.service`,
-/// `user.slice/user-1000.slice`, `docker/ID`.
+/// `user.slice/user-1000.slice`, `docker/ID`. The one above if root has given that to a user, who makes
+/// any number of cgroups in it.
 pub const CGROUP_LEVEL: i32 = 2;
+
+/// Cgroups above [`CGROUP_LEVEL`] that are known to be a user's, at most.
+pub const DELEGATED: usize = 256;
 
 /// Tables with fewer slots are not shared out.
 const FEW: u64 = 1000;
@@ -36,7 +40,7 @@ crate::wire! {
     pub struct ShareKey: 24 {
         /// Who has taken them.
         pub tenant: Tenant,
-        /// The number of the slot table.
+        /// The number of the slot table, or [`crate::slot_table::HISTOGRAMS`].
         pub table: u32,
         /// Always zero.
         pub zero: u32,

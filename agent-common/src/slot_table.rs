@@ -34,6 +34,10 @@ pub const LISTENERS: usize = 3;
 pub const UNSENT: usize = 4;
 /// How many slot tables there are.
 pub const TABLES: usize = 5;
+/// Rows for durations ([`crate::durations`]): shared out among tenants as slots are.
+pub const HISTOGRAMS: usize = TABLES;
+/// How many tables are shared out.
+pub const SHARED: usize = TABLES + 1;
 
 /// A row is read when it is so old, microseconds. The store that publishes it comes last, but there
 /// are processors (aarch64) that may show it before those that it announces.

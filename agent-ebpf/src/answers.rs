@@ -78,10 +78,10 @@ fn answered(sk: Sock, is_certain: bool) {
         return;
     }
     seen(DNS_ANSWER);
-    let netns = sk.netns();
-    let Some(time_ns) = emit::admit_answer(netns) else { return };
+    let origin = sk.net().origin();
+    let Some(time_ns) = emit::admit_answer(origin) else { return };
     let length = front.message_length();
-    let header = AnswerHeader { time_ns, netns, length, copied: 0, zero: 0 };
+    let header = AnswerHeader { time_ns, origin, netns: sk.netns(), length, copied: 0, zero: 0 };
     // SAFETY: as above.
     unsafe { hand_over(room, packet, header) };
 }

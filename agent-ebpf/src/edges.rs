@@ -3,6 +3,7 @@
 use agent_common::address::{Address, INTERNET, UNSPECIFIED};
 use agent_common::config::MAX_RANGES;
 use agent_common::edge::{EdgeKey, FIRST_FREE_SLOT, HotCounters};
+use agent_common::share::Tenant;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 
 use crate::maps::{self, config};
@@ -56,6 +57,13 @@ pub fn client_address(address: Address) -> Address {
         i += 1;
     }
     INTERNET
+}
+
+/// Whose share a slot counts against.
+#[inline(always)]
+pub fn tenant(slot: u32) -> Tenant {
+    // SAFETY: a valid map value; a row's tenant stays as long as somebody has its number.
+    maps::edges().rows.get_ptr(slot).map_or(Tenant::OTHERS, |row| unsafe { (*row).tenant })
 }
 
 /// The counters of a slot on this CPU's shard.

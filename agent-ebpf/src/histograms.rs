@@ -2,8 +2,9 @@
 
 use agent_common::durations::{NO_HISTOGRAM, reserved};
 use agent_common::edge::{FIRST_FREE_SLOT, HotCounters};
+use agent_common::slot_table::HISTOGRAMS;
 
-use crate::{atomic, edges, maps};
+use crate::{atomic, edges, maps, shares};
 
 /// Counts a duration of an edge; `role` is its role, `kind` one of [`agent_common::durations`].
 #[inline(always)]
@@ -54,7 +55,7 @@ unsafe fn observe_on(
         match core::ptr::read_volatile(at) {
             // Overflow rows are numbered by role.
             _ if slot < FIRST_FREE_SLOT => reserved(slot, kind, shard()),
-            NO_HISTOGRAM => take(at, reserved(u32::from(role), kind, shard())),
+            NO_HISTOGRAM => take(at, slot, reserved(u32::from(role), kind, shard())),
             number => number,
         }
     };
@@ -67,19 +68,27 @@ unsafe fn observe_on(
     }
 }
 
-/// Takes a row for the place `at`, which had none; `otherwise` is the one to use without a free one.
+/// Takes a row for the place `at` of a slot, which had none; `otherwise` is the one to use without a free
+/// one, or if the slot's tenant has its share.
 ///
 /// A function of its own: it runs once for each place, and what calls it has little room.
 ///
 /// # Safety
 /// `at` must point into a map value.
 #[inline(never)]
-unsafe fn take(at: *mut u64, otherwise: u64) -> u64 {
+unsafe fn take(at: *mut u64, slot: u32, otherwise: u64) -> u64 {
     let free = maps::histogram_free();
-    let number = match free.pop() {
-        Ok(Some(number)) => u64::from(number),
-        _ => otherwise,
-    };
+    let tenant = edges::tenant(slot);
+    let mut number = otherwise;
+    if let Some(counted) = shares::admit(tenant, HISTOGRAMS) {
+        // Whose share it is must be known when the row is given back.
+        let is_own = counted.cgroup == tenant.cgroup && counted.origin == tenant.origin;
+        if is_own && let Ok(Some(row)) = free.pop() {
+            number = u64::from(row);
+        } else {
+            shares::cancel(counted, HISTOGRAMS);
+        }
+    }
     // SAFETY: the caller's contract.
     let found = unsafe { atomic::compare_swap(at, NO_HISTOGRAM, number) };
     if found == NO_HISTOGRAM {
@@ -88,6 +97,7 @@ unsafe fn take(at: *mut u64, otherwise: u64) -> u64 {
     // Another CPU was faster.
     if number != otherwise {
         let _ = free.push(number as u32, 0);
+        shares::cancel(tenant, HISTOGRAMS);
     }
     found
 }

@@ -15,10 +15,10 @@ use agent_common::histogram::{self, Histogram};
 use agent_common::ledger::Ledger;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
-use agent_common::peer::{self, Note};
+use agent_common::peer::{self, Note, Notes};
 use agent_common::preexisting::Preexisting;
 use agent_common::queues::Queues;
-use agent_common::share::ShareKey;
+use agent_common::share::{self, ShareKey};
 use agent_common::socket::SocketState;
 use agent_common::unsent::UnsentRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
@@ -42,7 +42,7 @@ static CONFIG: Config = Config {
     causes: [0; agent_common::config::MAX_REASONS],
     tcp_sock_type: 0,
     jiffy_us: 1000,
-    capacities: [0; agent_common::slot_table::TABLES],
+    capacities: [0; agent_common::slot_table::SHARED],
     reset_has_reason: 0,
     requests: 1,
     v6_only_mask: 0,
@@ -125,7 +125,12 @@ static TAKEN_SLOTS: HashMap<ShareKey, u64, SHARES> = HashMap::new();
 #[btf_map]
 static FREED_SLOTS: HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 /// Tenants, each with the tables in which it has slots.
-const SHARES: usize = 4096;
+const SHARES: usize = 5120;
+/// Cgroups at the first level that root has given to a user, who makes others below. Written by the
+/// daemon.
+#[btf_map]
+static DELEGATED: HashMap<u64, u32, { share::DELEGATED }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 /// Ports that are refused to others than their service. Written by the daemon. †
 #[btf_map]
 static ENFORCED: HashMap<EnforcedPort, Enforced, 4096, { BPF_F_NO_PREALLOC as usize }> =
@@ -146,10 +151,9 @@ const SCRATCHES: usize = 16;
 static PREEXISTING: HashMap<u64, Preexisting, 65536, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// Notes of clients to servers in the same namespace, by client's port; see
-/// [`agent_common::peer`].
+/// Sets of notes of clients to servers of this host; see [`agent_common::peer`].
 #[btf_map]
-static PEERS: Array<Note, { peer::ROWS }> = Array::new();
+static PEERS: Array<Notes, { peer::SETS }> = Array::new();
 
 /// Binds under way, by thread. Written by hooks.
 #[btf_map]
@@ -180,7 +184,7 @@ static EVENT_RATES: PerCpuArray<RateWindow, KINDS> = PerCpuArray::new();
 /// the other. †
 #[btf_map]
 static ANSWERS: RingBuf<AnswerHeader, { 256 * 1024 }> = RingBuf::new();
-/// Rate limit of answers, by network namespace.
+/// Rate limit of answers, by whose the network namespace is.
 #[btf_map]
 static ANSWER_RATES: PerCpuArray<RateWindow, { BUDGETS as usize }> = PerCpuArray::new();
 /// Room for one answer, and what was handed over last.
@@ -280,6 +284,12 @@ pub fn freed_slots() -> &'static HashMap<ShareKey, u64, SHARES, { BPF_F_NO_PREAL
     &FREED_SLOTS
 }
 
+/// Whether a cgroup at the first level is a user's.
+#[inline(always)]
+pub fn is_delegated(cgroup: u64) -> bool {
+    DELEGATED.get_ptr(&cgroup).is_some()
+}
+
 /// A bucket of attempts to bind.
 #[inline(always)]
 pub fn pending(bucket: u32) -> Option<*mut PendingBucket> {
@@ -341,10 +351,10 @@ pub fn preexisting(cookie: u64) -> Option<*const Preexisting> {
     PREEXISTING.get_ptr(cookie)
 }
 
-/// The row in which a client with this port leaves a note.
+/// The first of a set's notes.
 #[inline(always)]
-pub fn peer(client_port: u16) -> Option<*mut Note> {
-    PEERS.get_ptr_mut(u32::from(client_port))
+pub fn notes(set: u32) -> Option<*mut Note> {
+    PEERS.get_ptr_mut(set).map(|notes| notes.cast())
 }
 
 /// How many events of this thread were handled by a first program only.
@@ -361,12 +371,14 @@ pub fn events(
     (&EVENTS, EVENT_RATES.get_ptr_mut(kind))
 }
 
-/// The ring of answers, and the rate limit of those to network namespace `netns`.
+/// The ring of answers, and the rate limit of those to a tenant, [`Tenant::origin`].
+///
+/// [`Tenant::origin`]: agent_common::share::Tenant::origin
 #[inline(always)]
 pub fn answers(
-    netns: u32,
+    origin: u64,
 ) -> (&'static RingBuf<AnswerHeader, { 256 * 1024 }>, Option<*mut RateWindow>) {
-    (&ANSWERS, ANSWER_RATES.get_ptr_mut(netns % BUDGETS))
+    (&ANSWERS, ANSWER_RATES.get_ptr_mut(origin as u32 % BUDGETS))
 }
 
 /// Room for one answer.

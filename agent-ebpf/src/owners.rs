@@ -86,14 +86,19 @@ pub fn tenant(owner: u32) -> Tenant {
 }
 
 /// The ancestor of the running task's cgroup that stands for its tenant.
-#[inline(always)]
-fn upper_cgroup() -> u64 {
+///
+/// A global function of numbers: the verifier walks it once per program, not once per call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn upper_cgroup() -> u64 {
     // SAFETY: no pointers.
-    match unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL) } {
-        // SAFETY: no pointers.
-        0 => unsafe { bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL - 1) },
-        id => id,
-    }
+    let (above, own) = unsafe {
+        (
+            bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL - 1),
+            bpf_get_current_ancestor_cgroup_id(CGROUP_LEVEL),
+        )
+    };
+    if own == 0 || maps::is_delegated(above) { above } else { own }
 }
 
 /// The row for what happens in a namespace without any task or socket.

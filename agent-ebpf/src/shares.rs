@@ -1,7 +1,7 @@
 //! Shares of tenants in slot tables: counts the slots that each takes; see [`agent_common::share`].
 
 use agent_common::share::{ShareKey, Tenant, limit};
-use agent_common::slot_table::TABLES;
+use agent_common::slot_table::SHARED;
 use aya_ebpf::bindings::BPF_NOEXIST;
 
 use crate::atomic;
@@ -48,7 +48,7 @@ const OF_OTHERS: u32 = 2;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_share(cgroup: u64, origin: u64, table: u32, without_limit: u32) -> u32 {
-    if table as usize >= TABLES {
+    if table as usize >= SHARED {
         return NONE;
     }
     // One key for all lookups: the stack is shared with the programs that call.

@@ -1,5 +1,5 @@
 // Takes pictures of the dashboards that a running demo draws: URL of the page, folder, and pairs of
-// name and query string.
+// name and query string, or of name and the URL of another page with a table.
 import { chromium } from 'playwright-core';
 
 const [page, folder, ...pictures] = process.argv.slice(2);
@@ -12,8 +12,10 @@ const errors = [];
 tab.on('pageerror', (error) => errors.push(String(error)));
 for (const picture of pictures) {
   const [name, query] = picture.split('?');
-  await tab.goto(`${page}?${query}`);
-  await tab.waitForSelector('body[data-drawn=yes]', { timeout: 30000 }).catch(() => errors.push(`${name} was not drawn`));
+  const isPage = query.startsWith('http');
+  await tab.goto(isPage ? query : `${page}?${query}`);
+  const drawn = isPage ? 'tbody tr' : 'body[data-drawn=yes]';
+  await tab.waitForSelector(drawn, { timeout: 30000 }).catch(() => errors.push(`${name} was not drawn`));
   await tab.waitForTimeout(1500);
   await tab.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
 }

@@ -33,6 +33,8 @@ const RECORD: &str = "a record in a DNS message";
 pub struct Answer {
     /// Network namespace of the program.
     pub netns: u32,
+    /// Whose that is: [`crate::share::Tenant::origin`].
+    pub origin: u64,
     /// CLOCK_MONOTONIC nanoseconds.
     pub time_ns: u64,
     /// What was answered.
@@ -52,11 +54,11 @@ pub struct Resolution {
 pub fn answer(bytes: &[u8]) -> Result<Answer, DecodeError> {
     let short = DecodeError::Short(bytes.len());
     let Some(header) = AnswerHeader::from_bytes(bytes) else { return Err(short) };
-    let AnswerHeader { time_ns, netns, length, copied, zero: _ } = header;
+    let AnswerHeader { time_ns, origin, netns, length, copied, zero: _ } = header;
     let copied = copied as usize;
     let message = bytes.get(size_of::<AnswerHeader>()..).and_then(|rest| rest.get(..copied));
     let resolution = message_of(message.ok_or(short)?, length as usize)?;
-    Ok(Answer { netns, time_ns, resolution })
+    Ok(Answer { netns, origin, time_ns, resolution })
 }
 
 /// Reads a message of which these are the first bytes of `length`.
@@ -372,13 +374,14 @@ mod tests {
     fn a_record_is_read_with_its_front() {
         let message = message("a.example", &[("a.example", TYPE_A, 9, vec![192, 0, 2, 1])]);
         let length = message.len() as u32;
-        let header = AnswerHeader { time_ns: 5, netns: 7, length, copied: length, zero: 0 };
+        let header =
+            AnswerHeader { time_ns: 5, origin: 9, netns: 7, length, copied: length, zero: 0 };
         let mut record = header.as_bytes().to_vec();
         record.extend(&message);
         // The ring rounds records up to eight bytes.
         record.extend([0; 3]);
         let resolution = resolution("a.example", &[("192.0.2.1", 9)]);
-        assert_eq!(answer(&record), Ok(Answer { netns: 7, time_ns: 5, resolution }));
+        assert_eq!(answer(&record), Ok(Answer { netns: 7, origin: 9, time_ns: 5, resolution }));
         assert_eq!(answer(&record[..40]), Err(DecodeError::Short(40)));
     }
 

@@ -16,7 +16,7 @@ use discovery::rules::{Network, Rule};
 use discovery::{docker_proxy, process};
 use linux::mounts::Mount;
 use linux::procfs::{self, Stat};
-use linux::{conntrack, diag, drops, oom, process_addresses};
+use linux::{conntrack, diag, drops, links, network, oom, process_addresses};
 use loader::btf::Btf;
 use model::full_name::FullName;
 use model::port_ranges::PortRules;
@@ -200,6 +200,7 @@ fn netlink(datagram: &[u8]) {
     let mut found = 0;
     let _ = conntrack::read_datagram(datagram, 1, &mut |_| found += 1);
     assert!(found <= datagram.len() / 16, "no connection out of nothing");
+    let _ = links::parse(datagram);
 }
 
 /// Files below `/proc/PID/net` and `/proc/sys/net`, whose content a container influences.
@@ -210,6 +211,8 @@ fn network_files(bytes: &[u8]) {
     let four = process_addresses::v4(text).map(IpAddr::from);
     four.chain(process_addresses::v6(text).map(IpAddr::from)).map(address::from_ip).for_each(drop);
     let _ = occupant::listeners(text, 80);
+    let _ = (network::ranges(text), network::entries(text), network::sum(text, &["ListenDrops"]));
+    let _ = (network::has_default_v4(text), network::has_default_v6(text));
     let (range, kept_out) = text.split_once('\n').unwrap_or((text, ""));
     if let Some(advice) = PortRules::parse(range, kept_out).advice(&[80, 40_000]) {
         assert!(!advice.problem.is_empty() && !advice.fix.is_empty());

@@ -37,6 +37,7 @@ Examples:
   portolan map                                     service graph of the last minute, as a tree
   portolan balance                                 is load spread evenly over backends?
   portolan segments violations                     connections that the segment rules do not allow
+  portolan check                                   what is wrong on this host, and how to fix it
   portolan status                                  what the agent sees, what it cannot see, what it dropped
   portolan status --url https://node7:10062 --ca-file ca.pem --user ann --password-file pw
   portolan config check --config portolan.toml     validate a configuration file
@@ -46,12 +47,14 @@ Examples:
 Every setting is a flag, an environment variable and a key of the configuration file; `portolan
 config show` lists the keys. Flags win over the environment, the environment over the file.
 
-Exit codes: 0 done; 1 failed, or something is not well (with --exit-code, or found by diagnose); 2
-invalid command line or configuration; 3 the agent cannot be reached or does not answer.";
+Exit codes: 0 done; 1 failed, or something is not well (with --exit-code, or found by check or
+diagnose); 2 invalid command line or configuration; 3 the agent cannot be reached or does not
+answer.";
 
 /// Exit codes: what was asked for is done.
 pub const DONE: u8 = 0;
-/// It failed; or there are findings, and `--exit-code` was given or the command is `diagnose`.
+/// It failed; or there are findings, and `--exit-code` was given or the command is `check` or
+/// `diagnose`.
 pub const FAILED: u8 = 1;
 /// The command line or the configuration is invalid.
 pub const INVALID: u8 = 2;

@@ -53,6 +53,9 @@ use telemetry::source::SnapshotRequests;
 const ADDRESSES_EVERY_US: u64 = 30_000_000;
 /// The same when an unknown network namespace appears.
 const ADDRESSES_SOONEST_US: u64 = 1_000_000;
+/// Lookups of addresses may then take this fraction of one CPU (one part in N): any user can make
+/// namespaces all the time.
+const ADDRESSES_SHARE: u64 = 20;
 /// Collections may take at most this fraction of the time (one part in N).
 const DRAIN_SHARE: u32 = 50;
 /// How long a requested snapshot waits for answers that improve it: names of new workloads, reasons
@@ -86,6 +89,12 @@ pub(super) struct Core<K> {
     /// When an owner was met last of which it was not sure in which namespace, CLOCK_MONOTONIC
     /// microseconds.
     met_us: u64,
+    /// When a namespace got its first owner last, and when the last lookup of addresses began that has
+    /// an answer: a namespace can be found before it has its addresses, and hardly has a program before.
+    inhabited_us: u64,
+    looked_us: u64,
+    /// CPU time that it took.
+    look_cost_us: u64,
     mounts: Mounts,
     events: u64,
     account: Account,
@@ -178,6 +187,9 @@ impl<K: Kernel> Core<K> {
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),
             met_us: 0,
+            inhabited_us: 0,
+            looked_us: now_us,
+            look_cost_us: 0,
             mounts: Mounts::Same,
             events: 0,
             account: Account::default(),

@@ -9,6 +9,7 @@ use agent_common::listener::ListenerKey;
 use agent_common::owner::OwnerKey;
 use agent_common::slot_table::Reclaim;
 use agent_common::unsent::UnsentKey;
+use hashbrown::HashMap;
 
 use loader::bpf::{self, ProgramRuns};
 use loader::drain::Drained;
@@ -56,6 +57,9 @@ pub(super) trait Kernel {
 
     /// How many rows for failed binds there are.
     fn bind_failure_capacity(&self) -> u64;
+
+    /// Takes in which cgroups at the first level are a user's, by id and user.
+    fn set_delegated(&mut self, cgroups: &HashMap<u64, u32>) -> io::Result<()>;
 
     /// Takes over which ports to refuse to whom.
     fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()>;
@@ -135,6 +139,10 @@ impl Kernel for loader::load::Kernel {
 
     fn bind_failure_capacity(&self) -> u64 {
         self.drain.ports.capacity()
+    }
+
+    fn set_delegated(&mut self, cgroups: &HashMap<u64, u32>) -> io::Result<()> {
+        self.drain.set_delegated(cgroups)
     }
 
     fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()> {

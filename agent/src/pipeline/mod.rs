@@ -91,11 +91,17 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let rules = config.names.rules();
     let peers = Arc::clone(&kernel.peers);
     // A note that cannot be read names nobody, as one that is gone.
-    let owner_of = Arc::new(move |port, of: &_| peers.owner(port, of).ok().flatten());
+    let owner_of = Arc::new(move |of: &_| peers.owner(of).ok().flatten());
     let sources = Sources::start(config.names.settings(&rules.labels()), &probes, owner_of)
         .context("starting the sources of names")?;
     let addresses = config.limits.addresses.map_or(MAX_ADDRESSES, |limit| limit as usize);
-    let names = Names::new(rules, config.names.units, addresses, &probes);
+    let mut names = Names::new(rules, config.names.units, addresses, &probes);
+    if let Err(error) = names.watch_cgroups() {
+        tracing::info!(
+            "new cgroups cannot be watched: {error}; a container that ends within a second is named \
+             by its program"
+        );
+    }
     let interval = config.collection_interval;
     let owners = Owners::trusting(config.trusted_users.iter().copied());
     let reservations = ReservationMonitor::new(state.clone(), config);

@@ -72,7 +72,7 @@ impl Listeners {
             let reading = match answer {
                 Ok(Some(total)) => Reading::Total(total),
                 Ok(None) | Err(Failure::Failed(_)) => Reading::Never,
-                Err(Failure::Deadline | Failure::QueueFull) => Reading::Later,
+                Err(Failure::Deadline | Failure::NotBegun | Failure::QueueFull) => Reading::Later,
             };
             drops.answer(*netns, reading);
             false

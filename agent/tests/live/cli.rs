@@ -20,6 +20,7 @@ const READING: &[&[&str]] = &[
     &["services", "health"],
     &["map"],
     &["balance"],
+    &["check", "--only", "coverage"],
     &["timeouts"],
     &["segments"],
     &["segments", "violations"],

@@ -345,6 +345,7 @@ fn check_without(mask: &str) {
         let expected = kernel_has(hook) && !off.contains(&hook);
         assert_eq!(sample.value > 0.5, expected, "without {mask}: {sample:?}");
     }
+    has_no_series_of(&off, &now);
     let disabled = disabled(&status);
     let optional = OPTIONAL_FIELDS.iter().any(|(field, _)| *field == mask);
     assert_eq!(disabled.len(), off.len() + usize::from(optional), "without {mask}: {disabled:?}");
@@ -356,6 +357,22 @@ fn check_without(mask: &str) {
     for hook in off {
         let because = |(_, why): &(String, String)| why.starts_with(&format!("{hook}: "));
         assert!(disabled.iter().any(because), "{hook} without {mask}: {disabled:?}");
+    }
+}
+
+/// Metrics that nothing but these hooks feeds.
+fn fed_only_by(hooks: &[&str]) -> Vec<&'static str> {
+    let is_fed_only = |metric: &&telemetry::Metric| {
+        metric.fed_by.split(", ").all(|source| hooks.contains(&source))
+    };
+    telemetry::catalogue().filter(is_fed_only).map(|metric| metric.name).collect()
+}
+
+/// A metric that nothing feeds says nothing: a zero would say that nothing happened.
+#[track_caller]
+fn has_no_series_of(off: &[&str], now: &Scrape) {
+    for metric in fed_only_by(off) {
+        assert!(!now.has_metric(metric), "{metric} has series without {off:?}");
     }
 }
 
@@ -408,6 +425,39 @@ fn without_a_hook_only_its_figures_are_missing() {
     needs_kernel!();
     for hook in HOOKS {
         check_without(hook.name);
+    }
+}
+
+/// With all hooks but the first off, so that metrics that several hooks feed are among them.
+#[test]
+fn a_metric_whose_hooks_are_all_off_has_no_series() {
+    needs_kernel!();
+    let off: Vec<&str> = HOOKS.iter().skip(1).map(|hook| hook.name).collect();
+    let mut expected = everything();
+    for hook in &off {
+        lose(hook, &mut expected);
+    }
+    let (seen, now, _) = observe(&off.join(","), |_| expected.clone());
+    assert_eq!(seen, expected, "{:#?}", now.who());
+    has_no_series_of(&off, &now);
+    // With their hooks most of them have series after the same traffic.
+    let (_, now, _) = observe("", |_| everything());
+    let has: Vec<&str> =
+        fed_only_by(&off).into_iter().filter(|metric| now.has_metric(metric)).collect();
+    let every_time = [
+        "portolan_tcp_preexisting_connections_total",
+        "portolan_request_duration_seconds",
+        "portolan_tcp_receive_queue_bytes",
+        "portolan_tcp_send_queue_bytes",
+        "portolan_tcp_close_wait_connections",
+        "portolan_tcp_resets_total",
+        "portolan_backend_requests_total",
+        "portolan_port_listeners",
+        "portolan_listen_backlog",
+        "portolan_listen_backlog_max",
+    ];
+    for metric in every_time {
+        assert!(has.contains(&metric), "{metric} is not among {has:?}");
     }
 }
 

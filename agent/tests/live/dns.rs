@@ -7,6 +7,7 @@ mod asked;
 mod server;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use loader::hooks::{UNPREEMPTED, find};
@@ -313,8 +314,17 @@ fn what_a_server_cuts_off_or_makes_up_does_no_harm() {
     agent.stop();
 }
 
-/// Sends itself `wanted` answers in the client's namespace; returns how many arrived.
-fn flood(pair: &Pair, wanted: u32) -> u64 {
+/// Two pairs whose clients have budgets of their own, which are by inode number.
+fn budgets() -> (Pair, Pair) {
+    let one = pair();
+    let mut others = std::iter::repeat_with(pair);
+    let other = others.find(|other| other.client.inode() % 64 != one.client.inode() % 64);
+    (one, other.expect("an endless number of them"))
+}
+
+/// Sends itself `wanted` answers in the client's namespace, each with so many addresses; returns how
+/// many arrived.
+fn flood(pair: &Pair, wanted: u32, addresses: u8) -> u64 {
     let server = pair.server.within(|| UdpSocket::bind((pair.server.v4, 53)).expect("port 53"));
     let client = pair.client.within(|| UdpSocket::bind((pair.client.v4, 0)).expect("a socket"));
     client.connect((pair.server.v4, 53)).expect("connecting a UDP socket");
@@ -331,8 +341,12 @@ fn flood(pair: &Pair, wanted: u32) -> u64 {
         });
         for number in 0..wanted {
             let [_, b, c, d] = number.to_be_bytes();
-            let record = Record::a(&question.name, 60, &format!("11.{b}.{c}.{d}"));
-            server.send_to(&Message::answer(&question, &[record]).0, to).expect("sending");
+            let record = |n: u8| {
+                let address = format!("11.{}.{c}.{d}", b.wrapping_add(n));
+                Record::a(&question.name, 60, &address)
+            };
+            let records: Vec<_> = (0..addresses).map(record).collect();
+            server.send_to(&Message::answer(&question, &records).0, to).expect("sending");
             if number % 64 == 0 {
                 // Else most of them find no room in the reader's buffer.
                 std::thread::sleep(Duration::from_millis(1));
@@ -345,19 +359,15 @@ fn flood(pair: &Pair, wanted: u32) -> u64 {
 #[test]
 fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
     needs_kernel!();
-    let flooded = pair();
-    // Their budgets are by inode number.
-    let other = std::iter::repeat_with(pair)
-        .find(|other| other.client.inode() % 64 != flooded.client.inode() % 64)
-        .expect("an endless number of them");
+    let (flooded, other) = budgets();
     let responder = Responder::start(&other.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.30"))])]
     });
-    let check = |settings: &[(&str, &str)], reason: &str| {
+    let check = |settings: &[(&str, &str)], addresses: u8, reason: &str| {
         let agent = agent(settings);
         let (seen, ..) = ledger(&agent);
         let arrived = std::thread::scope(|scope| {
-            let flood = scope.spawn(|| flood(&flooded, 10_000));
+            let flood = scope.spawn(|| flood(&flooded, 10_000, addresses));
             std::thread::sleep(Duration::from_millis(20));
             ask(&other.client, other.server.v4, "calm.portolan.test", server::A);
             flood.join().expect("the flood ends")
@@ -393,11 +403,106 @@ fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
         agent.stop();
         calm
     };
-    let calm = check(&[], "rate_limited");
+    let calm = check(&[], 1, "rate_limited");
     assert_eq!(calm, [named("calm.portolan.test", 1)]);
     // With a tiny ring that is not drained in time, answers without room are counted as well.
-    check(&[("limits.ring_bytes", "4096"), ("collection_interval", "10s")], "ring_full");
+    check(&[("limits.ring_bytes", "4096"), ("collection_interval", "10s")], 60, "ring_full");
     drop(responder);
+}
+
+#[test]
+fn a_flood_of_large_answers_leaves_others_room_in_the_ring() {
+    needs_kernel!();
+    let (flooded, other) = budgets();
+    let responder = Responder::start(&other.server, |question| {
+        vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.50"))])]
+    });
+    // Nobody reads the ring before this test does.
+    let agent = agent(&[("limits.ring_bytes", "65536"), ("collection_interval", "1m")]);
+    flood(&flooded, 2000, 60);
+    ask(&other.client, other.server.v4, "calm.portolan.test", server::A);
+    let listener = other.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let address: SocketAddr = format!("{V4}.50:{port}").parse().expect("an address");
+    let open = other.client.connect(address).expect("a connection");
+    expect(&agent, port, &[named("calm.portolan.test", 1)]);
+    let losses = agent.scrape();
+    let of = |reason| {
+        losses.sum("portolan_events_lost_total", &[("class", "dns_answer"), ("reason", reason)])
+    };
+    assert_eq!((of("ring_full"), of("rate_limited") > 0), (0, true), "{:?}", losses.losses());
+    drop((open, responder));
+    agent.stop();
+}
+
+/// A user who asks servers of their own, in four user namespaces, for 6000 addresses.
+const RESOLVE: &str = "
+import socket, struct, sys, time
+server, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+server.bind(('127.0.0.1', 53))
+client.connect(('127.0.0.1', 53))
+place = int(sys.argv[1])
+for number in range(25):
+    name = b'\\x05n%04d\\x07example\\0' % number + struct.pack('!HH', 1, 1)
+    client.send(struct.pack('!6H', number, 0x0100, 1, 0, 0, 0) + name)
+    _, asker = server.recvfrom(512)
+    records = b''.join(
+        struct.pack('!HHHIH4B', 0xc00c, 1, 1, 600, 4, 11, place, number, host)
+        for host in range(1, 61)
+    )
+    server.sendto(struct.pack('!6H', number, 0x8180, 1, 60, 0, 0) + name + records, asker)
+    client.recv(4096)
+    time.sleep(0.02)
+";
+
+#[test]
+fn all_namespaces_of_a_user_have_one_share_of_the_names() {
+    needs_kernel!();
+    const PLACES: u64 = 4;
+    let net = pair();
+    let responder = Responder::start(&net.server, |question| {
+        vec![Message::answer(question, &[Record::a(&question.name, 600, &format!("{V4}.40"))])]
+    });
+    let agent = agent(&[]);
+    ask(&net.client, net.server.v4, "victim.portolan.test", server::A);
+    for place in 0..PLACES {
+        let mut user = Command::new("setpriv");
+        user.args([
+            "--reuid=1500",
+            "--regid=1500",
+            "--clear-groups",
+            "unshare",
+            "-Urn",
+            "sh",
+            "-c",
+        ]);
+        user.args(["ip link set lo up && exec python3 -c \"$RESOLVE\" $0", &place.to_string()]);
+        let output = user.env("RESOLVE", RESOLVE).output().expect("starting setpriv");
+        if !output.status.success() {
+            println!("SKIPPED: {}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+    }
+    // What other programs of this host ask for is there, too.
+    let (share, others) = (4096, 256);
+    let began = Instant::now();
+    loop {
+        let source = source(&agent).expect("it is a source");
+        let of = |field: &str| source[field].as_u64().unwrap_or_default();
+        if of("queries") > PLACES * 25 {
+            assert!((share..share + others).contains(&of("entries")), "{source}");
+            break;
+        }
+        assert!(began.elapsed() < crate::facts::patience(PATIENCE), "{source}");
+        std::thread::sleep(PAUSE);
+    }
+    let listener = net.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let address: SocketAddr = format!("{V4}.40:{port}").parse().expect("an address");
+    let open = net.client.connect(address).expect("a connection");
+    expect(&agent, port, &[named("victim.portolan.test", 1)]);
+    drop((open, responder));
+    agent.stop();
 }
 
 /// As on a kernel that preempts programs: a fallback program reads no answer, and counts those that

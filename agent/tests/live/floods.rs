@@ -22,9 +22,10 @@ const SCRAPED_WITHIN: Duration = Duration::from_secs(1);
 /// When nothing of a flood is left, there is room again within so long.
 const ROOM_WITHIN: Duration = Duration::from_secs(30);
 
-/// Connects 100 times a second until its input ends; prints how often.
+/// Connects 100 times a second under a name until its input ends; prints how often.
 const VICTIM: &str = "
-import socket, sys, threading, time
+import ctypes, socket, sys, threading, time
+ctypes.CDLL(None).prctl(15, sys.argv[3].encode(), 0, 0, 0)
 stop = []
 threading.Thread(target=lambda: (sys.stdin.read(), stop.append(1)), daemon=True).start()
 made, at = 0, time.monotonic()
@@ -83,7 +84,9 @@ const NAMESPACES: &str = "for n in $(seq 400); do unshare --user --map-root-user
 struct Victim {
     client: Child,
     until: ChildStdin,
-    port: String,
+    /// Names of both ends.
+    names: [String; 2],
+    port: u16,
 }
 
 /// A cgroup, for a flood to make its own below.
@@ -94,29 +97,30 @@ struct Folder(PathBuf);
 impl Victim {
     fn start(pair: &Pair) -> Self {
         let listener = pair.server.listen("0.0.0.0:0");
-        let port = net::port(&listener).to_string();
+        let port = net::port(&listener);
         thread::spawn(move || {
             while let Ok((mut client, _)) = listener.accept() {
                 let _ = net::answer(&mut client, 1, 1, Duration::ZERO);
             }
         });
         let mut command = pair.client.command("python3");
-        command.args(["-c", VICTIM, &pair.server.v4.to_string(), &port]);
+        let names = [&pair.client, &pair.server].map(|end| end.service.clone());
+        command.args(["-c", VICTIM, &pair.server.v4.to_string(), &port.to_string(), &names[0]]);
         let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it");
         let until = client.stdin.take().expect("stdin is piped");
-        Self { client, until, port }
+        Self { client, until, names, port }
     }
 
-    /// Ends it; how often it connected, which is what both sides counted at its port.
+    /// Ends it; how often it connected, which is what both sides counted under both names.
     fn end(self, agent: &Agent) -> u64 {
-        let Self { mut client, until, port } = self;
+        let Self { mut client, until, names: [from, to], port } = self;
         drop(until);
         let mut made = String::new();
         client.stdout.take().expect("piped").read_to_string(&mut made).expect("a number");
         client.wait().expect("it ended");
         let made = made.trim().parse().expect("a number");
         agent.eventually((made, made, made), |now| {
-            let of = |role| now.edges(&[("port", &port), ("role", role)]);
+            let of = |role| now.edge(&from, &to, port, role);
             let answered = of("client").requests().count;
             (of("client").connects("ok"), of("server").connects("ok"), answered)
         });

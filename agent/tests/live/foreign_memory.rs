@@ -8,12 +8,13 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::chown;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +27,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::agent::Agent;
 use crate::facts::patience;
 use crate::net;
+use crate::scrape::Scrape;
 
 /// The user id of `nobody`.
 const USER: u32 = 1500;
@@ -295,16 +297,62 @@ unsafe fn live(given: &Given<'_>) -> ! {
     }
 }
 
+/// A file system to be mounted; none where users have none.
+fn device() -> Option<File> {
+    let device = File::options().read(true).write(true).open("/dev/fuse");
+    if let Err(error) = &device {
+        println!("SKIPPED: no file systems of users here (/dev/fuse: {error})");
+    }
+    device.ok()
+}
+
+#[test]
+fn of_many_processes_of_a_user_that_never_show_their_arguments_few_are_waited_for() {
+    needs_kernel!();
+    const MANY: usize = 8;
+    // Those that began before the first took long: as many as there are threads.
+    const WAITED_FOR: u64 = 3;
+    let mut tenants = Vec::new();
+    for _ in 0..MANY {
+        let Some(device) = device() else { return };
+        tenants.push(Tenant::start(device));
+    }
+    let agent = Agent::start();
+    let stuck = |now: &Scrape| now.sum("portolan_probes_stuck", &[]);
+    agent.eventually(true, |now| stuck(now) > 0);
+    // Twice as long as one is waited for.
+    let began = Instant::now();
+    while began.elapsed() < patience(DELAY * 2) {
+        let now = stuck(&agent.scrape());
+        assert!(now <= WAITED_FOR, "{now} threads wait");
+        thread::sleep(Duration::from_millis(200));
+    }
+    // Names of others are found meanwhile.
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let script = folder.path().join(format!("shop{}.py", std::process::id()));
+    let code = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\n\
+                print(s.getsockname()[1], flush=True)\ntime.sleep(60)\n";
+    fs::write(&script, code).expect("a script");
+    let mut command = Command::new("python3");
+    // So that the kernel half has not seen all of its arguments.
+    command.args(["-W", &format!("ignore:{}", "x".repeat(300))]).arg(&script);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("python3");
+    let mut port = String::new();
+    let mut output = BufReader::new(child.stdout.take().expect("stdout is piped"));
+    output.read_line(&mut port).expect("a port");
+    let name = script.file_name().and_then(|name| name.to_str()).expect("a name");
+    let labels = [("service", name), ("port", port.trim())];
+    agent.eventually(1, |now| now.sum("portolan_port_listeners", &labels));
+    child.kill().expect("a child of ours");
+    child.wait().expect("a child of ours");
+    agent.stop();
+    drop(tenants);
+}
+
 #[test]
 fn a_process_that_never_shows_its_arguments_delays_neither_start_nor_end() {
     needs_kernel!();
-    let device = match File::options().read(true).write(true).open("/dev/fuse") {
-        Ok(device) => device,
-        Err(error) => {
-            println!("SKIPPED: no file systems of users here (/dev/fuse: {error})");
-            return;
-        }
-    };
+    let Some(device) = device() else { return };
     let settings = [("seccomp", "enforce")];
     let began = Instant::now();
     Agent::with(&settings).stop();

@@ -1,23 +1,19 @@
 //! Unprivileged users who want to be taken for somebody else: with an address that is not theirs,
 //! with a cgroup that is called like a container or a unit.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use linux::hierarchy::Hierarchy;
 
 use crate::agent::Agent;
+use crate::delegated::{Delegated, USER};
 use crate::facts::patience;
 use crate::namespace::{Namespace, Pair};
 use crate::net;
 
-/// A user id without any rights.
-const USER: u32 = 1500;
 /// An address of no interface but an impostor's: routed to the server's namespace, and local there.
 const VICTIM: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 const WITHIN: Duration = Duration::from_secs(10);
@@ -309,38 +305,6 @@ fn a_connection_between_the_same_addresses_elsewhere_leaves_no_note_for_this_one
     agent.stop();
 }
 
-/// A cgroup that root has given to the user.
-struct Delegated(PathBuf);
-
-impl Delegated {
-    fn new(mount: &Path) -> Self {
-        let folder = mount.join(name("given"));
-        fs::create_dir(&folder).expect("a cgroup of ours");
-        for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-            chown(folder.join(file), Some(USER), Some(USER)).expect("giving a cgroup away");
-        }
-        Self(folder)
-    }
-}
-
-impl Drop for Delegated {
-    fn drop(&mut self) {
-        remove(&self.0);
-    }
-}
-
-/// Removes a cgroup once its processes are gone.
-fn remove(folder: &Path) {
-    let children = fs::read_dir(folder).into_iter().flatten().flatten();
-    for child in children.filter(|child| child.path().is_dir()) {
-        remove(&child.path());
-    }
-    let began = Instant::now();
-    while fs::remove_dir(folder).is_err() && began.elapsed() < WITHIN {
-        std::thread::sleep(PAUSE);
-    }
-}
-
 #[test]
 fn a_cgroup_that_a_user_made_names_no_container_and_no_unit() {
     needs_kernel!();
@@ -350,7 +314,7 @@ fn a_cgroup_that_a_user_made_names_no_container_and_no_unit() {
     };
     let pair = Pair::new();
     let id = "5ec0".repeat(16);
-    let given = Delegated::new(hierarchy.mount());
+    let given = Delegated::new(hierarchy.mount(), &name("given"));
     let mut impostors = Vec::new();
     let mut expected = Vec::new();
     let agent = Agent::with(&[("names.units", "true")]);
@@ -365,16 +329,15 @@ fn a_cgroup_that_a_user_made_names_no_container_and_no_unit() {
     ];
     for (index, folder) in (0..).zip(&folders) {
         let comm = name(&format!("own{index}"));
-        let (root, folder) = (given.0.display(), given.0.join(folder));
+        let folder = given.0.join(folder);
         let folder = folder.display();
         let script = format!(
-            "echo $$ >{root}/cgroup.procs && exec setpriv --reuid={USER} --regid={USER} \
-             --clear-groups sh -c 'mkdir -p {folder} && echo $$ >{folder}/cgroup.procs && \
-             exec python3 -c \"$CONNECT\" {comm} {} {port}'",
+            "mkdir -p {folder} && echo $$ >{folder}/cgroup.procs && \
+             exec python3 -c \"$CONNECT\" {comm} {} {port}",
             pair.server.v4
         );
-        let mut command = pair.client.command("sh");
-        command.args(["-c", &script]).env("CONNECT", CONNECT);
+        let mut command = given.shell(&pair.client, &script);
+        command.env("CONNECT", CONNECT);
         impostors.push(Impostor::start(command).expect("a process in a cgroup of its own"));
         expected.push(comm);
     }

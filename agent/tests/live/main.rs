@@ -24,7 +24,7 @@
 //!
 //! The harness, one idea per file: [`namespace`] where traffic flows, [`agent`] the program under
 //! test, [`scrape`] what it says, [`facts`] and [`tcp_info`] what is true, [`net`] sockets with their options,
-//! [`holder`] another program that holds sockets, [`figure`] comparisons for the benchmark.
+//! [`holder`] another program that holds sockets, [`delegated`] a user's cgroups, [`figure`] comparisons for the benchmark.
 
 #![expect(unsafe_code, reason = "system calls that programs under test would make")]
 #![expect(
@@ -39,6 +39,7 @@
 )]
 
 mod agent;
+mod delegated;
 mod facts;
 mod figure;
 mod holder;
@@ -64,6 +65,7 @@ mod balance;
 mod bootstrap_tcp;
 mod bpftrace;
 mod budget;
+mod check;
 mod cli;
 mod confined;
 mod conflicts;
@@ -86,6 +88,7 @@ mod ledger;
 mod map;
 mod memory;
 mod names;
+mod notes;
 mod open_connections;
 mod otlp;
 mod package;

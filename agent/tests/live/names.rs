@@ -20,6 +20,7 @@ mod published;
 mod scopes;
 mod successor;
 mod together;
+mod tracked;
 mod translated;
 mod units;
 

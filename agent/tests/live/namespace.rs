@@ -93,6 +93,11 @@ pub fn within_named<T: Send>(name: &str, f: impl FnOnce() -> T + Send) -> Option
 impl Pair {
     /// Makes both namespaces and the link between them.
     pub fn new() -> Self {
+        Self::with_addresses_after(Duration::ZERO)
+    }
+
+    /// The same, with a pause before the link is configured.
+    pub fn with_addresses_after(pause: Duration) -> Self {
         let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let tag = format!("{:x}-{number:x}", pid & 0xff_ffff);
         // From 10.128 on are the containers of `names`.
@@ -106,6 +111,7 @@ impl Pair {
             "netns add {client}\nnetns add {server}\n\
              link add veth0 netns {client} type veth peer name veth0 netns {server}\n"
         ));
+        thread::sleep(pause);
         for (name, host) in [(&client, 1), (&server, 2)] {
             // The link-local address, too, is there at once: until duplicate address detection has
             // ended, which takes up to two seconds, no neighbour is asked for in its name, and

@@ -85,6 +85,14 @@ impl Scrape {
         self.matching(name, labels).next().is_some()
     }
 
+    /// Whether this metric has any series, as a histogram or otherwise.
+    pub fn has_metric(&self, metric: &str) -> bool {
+        self.samples.iter().any(|sample| {
+            let rest = sample.name.strip_prefix(metric);
+            rest.is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
+        })
+    }
+
     /// The histogram of this name, added up over all series with at least these labels.
     pub fn histogram(&self, name: &str, labels: &[(&str, &str)]) -> Histogram {
         let mut buckets: Vec<(f64, u64)> = Vec::new();

@@ -7,7 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use linux::hierarchy::{Hierarchy, ROOT_ID};
+
 use crate::agent::Agent;
+use crate::delegated::Delegated;
 use crate::facts;
 use crate::namespace::Pair;
 use crate::net;
@@ -26,6 +29,18 @@ const USER: u32 = 1500;
 /// Network namespaces that the user makes, each with so many connects.
 const NAMESPACES: usize = 30;
 const CONNECTS: usize = 100;
+
+/// Connects from many cgroups, one after the other.
+const CGROUPS: &str = "
+import os, socket, sys
+for number in range(30):
+    folder = \"%s/%d\" % (sys.argv[1], number)
+    os.mkdir(folder)
+    open(folder + \"/cgroup.procs\", \"w\").write(str(os.getpid()))
+    for port in range(1, 101):
+        with socket.socket() as s:
+            s.connect_ex((sys.argv[2], port))
+";
 
 /// Connections of a service that nobody has seen yet: each counts, with both names.
 fn a_newcomer_has_rows_of_its_own(agent: &Agent) {
@@ -176,6 +191,29 @@ fn all_network_namespaces_of_a_user_have_one_share() {
         thread::sleep(Duration::from_millis(200));
     }
     drop(user);
+    agent.stop();
+}
+
+#[test]
+fn all_cgroups_below_one_that_root_gave_to_a_user_have_one_share() {
+    needs_kernel!();
+    let Ok(Some(hierarchy)) = Hierarchy::find() else {
+        println!("SKIPPED: no cgroup2 file system is mounted");
+        return;
+    };
+    if hierarchy.id("/").ok() != Some(ROOT_ID) {
+        println!("SKIPPED: inside a cgroup namespace no directory is at the first level");
+        return;
+    }
+    let pair = Pair::new();
+    let given = Delegated::new(hierarchy.mount(), &format!("shares-{}", std::process::id()));
+    let agent = Agent::with(&[("limits.edges", EDGES)]);
+    let script = format!("exec python3 -c \"$CGROUPS\" {} {}", given.0.display(), pair.server.v4);
+    let mut command = given.shell(&pair.client, &script);
+    let status = command.env("CGROUPS", CGROUPS).status().expect("a shell");
+    assert!(status.success(), "{status}");
+    a_newcomer_has_rows_of_its_own(&agent);
+    has_lost(&agent, "edge");
     agent.stop();
 }
 

@@ -16,7 +16,7 @@ pub fn board(limits: &Limits) -> Board {
         explore: "topk(10, edge:portolan_request_duration_seconds:p99_5m)",
         rows: vec![
             Row { title: "Objectives", height: 4, panels: objectives(limits) },
-            Row { title: "Alerts", height: 8, panels: alerts_by_name() },
+            Row { title: "Alerts", height: 10, panels: alerts_by_name() },
             Row { title: "Worst edges", height: 10, panels: worst(limits) },
             Row { title: "Service map", height: 10, panels: map() },
             Row { title: "Over time", height: 9, panels: over_time(limits) },

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod codes;
 mod edges;
 mod events;
 mod finding;
@@ -21,9 +22,10 @@ mod time;
 mod timeouts;
 mod words;
 
+pub use self::codes::{CODES, Code, code};
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
 pub use self::events::{Change, Event, EventKind, Events};
-pub use self::finding::{CODES, Code, DOCS_URL, Evidence, Finding, Severity, code, set_docs_url};
+pub use self::finding::{DOCS_URL, Evidence, Finding, Severity, set_docs_url};
 pub use self::history::{History, Point, Series};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{

@@ -282,6 +282,14 @@ fn why(edge: &Edge) -> String {
     mark.into_iter().chain(edge.why.iter().map(cause)).collect::<Vec<_>>().join(", ")
 }
 
+/// 2: something failed or is stuck; 1: nothing but what programs do on purpose, as proxies that close
+/// idle connections with a reset and servers that stop; 0: all is well.
+fn urgency(edge: &Edge) -> u64 {
+    let is_meant =
+        |Cause { cause, .. }: &Cause| &**cause == "reset_linger" || cause.ends_with("_stopping");
+    u64::from(!edge.why.is_empty()) + u64::from(!edge.why.iter().all(is_meant))
+}
+
 fn connected(edge: &Edge) -> u64 {
     edge.connects.get("ok").copied().unwrap_or_default()
 }
@@ -311,7 +319,7 @@ impl Sort {
             quantile(latency).map(|seconds| (seconds * 1e9) as u64)
         };
         let key = |edge: &Edge| match self {
-            Self::Why => Some((u64::from(!edge.why.is_empty()) << 63) | (edge.request.count >> 1)),
+            Self::Why => Some((urgency(edge) << 62) | (edge.request.count >> 2)),
             Self::Name => None,
             Self::Connects => Some(connected(edge)),
             Self::Failed => Some(failed(edge)),
@@ -361,6 +369,27 @@ internet    prod/shop  8080  server           5       0       0         1      0
 last 100 s
 "
         );
+    }
+
+    #[test]
+    fn what_programs_do_on_purpose_comes_behind_what_fails() {
+        let cause =
+            |cause: &str| Cause { cause: cause.to_owned(), text: cause.to_owned(), count: 1 };
+        let mut edges: Vec<Edge> = Vec::new();
+        for (server, requests, causes) in [
+            ("well", 9000, vec![]),
+            ("closed-idle", 800, vec![cause("reset_linger")]),
+            ("rolled-out", 700, vec![cause("connect_stopping"), cause("reset_linger")]),
+            ("cut", 60, vec![cause("reset_linger"), cause("reset_unread_data")]),
+            ("down", 0, vec![cause("connect_refused")]),
+        ] {
+            let mut edge = answer().edges.remove(0);
+            (edge.server, edge.request.count, edge.why) = (server.to_owned(), requests, causes);
+            edges.push(edge);
+        }
+        Sort::Why.apply(&mut edges);
+        let order: Vec<_> = edges.iter().map(|edge| edge.server.as_str()).collect();
+        assert_eq!(order, ["cut", "down", "closed-idle", "rolled-out", "well"]);
     }
 
     #[test]

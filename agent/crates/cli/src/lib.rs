@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod balance;
+mod check;
 mod diagnose;
 mod edges;
 mod events;
@@ -53,6 +54,8 @@ pub enum Command {
     Timeouts(timeouts::TimeoutsArgs),
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
+    /// Find what is wrong: connections, performance, ports, network, security, DNS, coverage.
+    Check(Box<check::CheckArgs>),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
     Status(status::StatusArgs),
     /// Find out what is wrong between two services: name, route, port, TCP, TLS, HTTP, program, host.
@@ -86,6 +89,7 @@ impl Command {
             Self::Balance(arguments) => balance::run(arguments),
             Self::Timeouts(arguments) => timeouts::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
+            Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Diagnose(arguments) => diagnose::run(arguments),
             Self::Explain(arguments) => explain::run(arguments).map(|()| Outcome::Done),

@@ -44,7 +44,7 @@ pub(super) fn room() -> Option<usize> {
 
 /// Whether standard output shows colours: a terminal, unless `NO_COLOR` (no-color.org) or a
 /// terminal without them (`TERM=dumb`) says otherwise.
-fn has_colours() -> bool {
+pub(super) fn has_colours() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     std::io::stdout().is_terminal()
         && set("NO_COLOR").is_none()

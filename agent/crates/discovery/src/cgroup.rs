@@ -1,19 +1,26 @@
 //! Cgroups: from the id that the kernel reports to the cgroup's path.
 //!
-//! The path is found through the owner's process while it runs, else by walking the cgroup tree.
+//! The path is found through the owner's process while it runs, else by walking the cgroup tree. What
+//! was made since the start is known from the moment that it was made, also if it has ended.
 
+use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use agent_common::owner::OwnerRow;
 use hashbrown::HashMap;
 
 use super::cgroup_info::CgroupInfo;
+use linux::cgroup_watch::{self, NewCgroup};
 use linux::hierarchy::Hierarchy;
 use linux::probes::{Kind, Pending, Probes};
 use linux::procfs;
 
 /// Maximum number of paths kept and directories visited. A host with a thousand pods has about 5 000.
 const MAX_CGROUPS: usize = 65_536;
+/// New cgroups remembered: an owner is named within seconds of its first bind or connect.
+const MAX_NEW: usize = 1024;
 /// Shortest and longest time between two walks. A walk of 5 000 directories takes some 20 ms.
 const FIRST_WALK_PAUSE_US: u64 = 1_000_000;
 const LAST_WALK_PAUSE_US: u64 = 60_000_000;
@@ -25,6 +32,9 @@ pub struct Cgroups {
     infos: HashMap<u64, Arc<CgroupInfo>>,
     /// Cgroups with a pending lookup of their process.
     asked: HashMap<u64, Pending<Option<CgroupInfo>>>,
+    /// The last ones that were made, the newest at the end.
+    new: VecDeque<(u64, Arc<CgroupInfo>)>,
+    made: Option<Receiver<NewCgroup>>,
     walking: Option<Pending<Vec<(u64, CgroupInfo)>>>,
     next_walk_us: u64,
     pause_us: u64,
@@ -57,10 +67,36 @@ impl Cgroups {
             probes,
             infos: HashMap::new(),
             asked: HashMap::new(),
+            new: VecDeque::new(),
+            made: None,
             walking: None,
             next_walk_us: 0,
             pause_us: FIRST_WALK_PAUSE_US,
         }
+    }
+
+    /// From now on learns of cgroups when they are made.
+    pub fn watch(&mut self) -> io::Result<()> {
+        if let Some(hierarchy) = &self.hierarchy {
+            let has_inside = |path: &str| CgroupInfo::of(path).container.is_none();
+            self.made = Some(cgroup_watch::watch(hierarchy, has_inside)?);
+        }
+        Ok(())
+    }
+
+    /// Takes in the cgroups that were made since the last call.
+    pub fn take_new(&mut self) {
+        while let Some(Ok(new)) = self.made.as_ref().map(Receiver::try_recv) {
+            self.learn(new);
+        }
+    }
+
+    fn learn(&mut self, new: NewCgroup) {
+        let NewCgroup { id, path, delegation } = new;
+        if self.new.len() >= MAX_NEW {
+            self.new.pop_front();
+        }
+        self.new.push_back((id, Arc::new(CgroupInfo::within(&path, delegation))));
     }
 
     /// The cgroup of this row's owner.
@@ -72,6 +108,11 @@ impl Cgroups {
         self.take_walk();
         if let Some(info) = self.infos.get(&id) {
             self.asked.remove(&id);
+            return Lookup::Found(info.clone());
+        }
+        self.take_new();
+        if let Some((_, info)) = self.new.iter().rev().find(|(new, _)| *new == id) {
+            self.infos.insert(id, info.clone());
             return Lookup::Found(info.clone());
         }
         if !self.asked.contains_key(&id) {
@@ -180,6 +221,33 @@ mod tests {
         let late = make("docker/late");
         assert_eq!(cgroups.lookup(&row(late, 0), 1_000), Lookup::Pending, "no walk yet");
         assert_eq!(cgroups.lookup(&row(late, 0), 60_000_000), at("/docker/late"));
+    }
+
+    #[test]
+    fn a_cgroup_that_has_ended_is_known_from_when_it_was_made() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            std::fs::create_dir_all(root.path().join(path)).unwrap();
+            std::fs::metadata(root.path().join(path)).unwrap().ino()
+        };
+        let mut cgroups =
+            Cgroups::with_hierarchy(Some(Hierarchy::at(root.path())), Probes::inline());
+        cgroups.watch().unwrap();
+        // Not found by a walk.
+        cgroups.next_walk_us = u64::MAX;
+        let path = format!("docker/{ID}");
+        let id = make(&path);
+        let began = std::time::Instant::now();
+        while cgroups.new.len() < 2 && began.elapsed().as_secs() < 10 {
+            cgroups.take_new();
+        }
+        std::fs::remove_dir(root.path().join(&path)).unwrap();
+        let expected = Lookup::Found(Arc::new(CgroupInfo::of(&format!("/{path}"))));
+        assert_eq!(cgroups.lookup(&row(id, 0), 0), expected);
+        for _ in 0..2 * MAX_NEW {
+            cgroups.learn(NewCgroup { id: 1, path: "/x".to_owned(), delegation: None });
+        }
+        assert_eq!(cgroups.new.len(), MAX_NEW, "there is an end to what is remembered");
     }
 
     #[test]

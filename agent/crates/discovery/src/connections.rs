@@ -23,8 +23,8 @@ pub const MAX_OF_CLIENT: usize = MAX_CONNECTIONS / 4;
 /// A connection is not followed through more namespaces.
 const MAX_HOPS: usize = 8;
 
-/// Finds the owner row of a client: its port, and the connection as the client sees it.
-pub type OwnerOf = Arc<dyn Fn(u16, &Handshake) -> Option<u32> + Send + Sync>;
+/// Finds the owner row of a client by the connection as the client sees it.
+pub type OwnerOf = Arc<dyn Fn(&Handshake) -> Option<u32> + Send + Sync>;
 
 /// Connections of one client to one requested address that went to the same backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,12 +146,13 @@ impl Connections {
                 let last = self.follow(*first, *key);
                 let handshake = Handshake {
                     client: client.0,
+                    client_port: client.1,
                     server: requested.0,
                     port: requested.1,
                     netns: first.netns,
                 };
                 // Of two connections with the same ends nobody knows which one the note is about.
-                let owner = if entries.len() == 1 { owner_of(client.1, &handshake) } else { None };
+                let owner = if entries.len() == 1 { owner_of(&handshake) } else { None };
                 routes.insert(Route {
                     netns: first.netns,
                     owner,
@@ -217,7 +218,7 @@ mod tests {
 
     /// Nobody is known.
     fn nobody() -> OwnerOf {
-        Arc::new(|_, _| None)
+        Arc::new(|_| None)
     }
 
     #[test]
@@ -301,9 +302,10 @@ mod tests {
         {
             connections.add(POD, &tracked([client, vip, backend, client]));
         }
-        let owner_of: OwnerOf = Arc::new(|port, handshake: &Handshake| {
+        let owner_of: OwnerOf = Arc::new(|handshake: &Handshake| {
             assert_eq!((handshake.server, handshake.port), end("10.96.0.1:80"));
             assert_eq!(handshake.netns, POD);
+            let port = handshake.client_port;
             [(4000, 7), (4001, 8)].iter().find(|(at, _)| *at == port).map(|(_, owner)| *owner)
         });
         let routes = connections.routes(&owner_of);

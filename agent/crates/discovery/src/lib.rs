@@ -177,6 +177,17 @@ impl Names {
         self.remotes.awaits_connections()
     }
 
+    /// From now on learns of cgroups when they are made; call [`Self::take_cgroups`] at every
+    /// collection.
+    pub fn watch_cgroups(&mut self) -> std::io::Result<()> {
+        self.cgroups.watch()
+    }
+
+    /// Takes in the cgroups that were made since the last call.
+    pub fn take_cgroups(&mut self) {
+        self.cgroups.take_new();
+    }
+
     /// Which owner listens on which port. An owner whose ports have changed is looked up again.
     pub fn set_ports(&mut self, listeners: &[ListenerRecord]) {
         let mut ports: HashMap<u32, Vec<u16>> = HashMap::new();

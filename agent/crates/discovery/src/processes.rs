@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::owners::MAX_OWNERS;
 use super::{process, rules};
 use linux::executable::Executable;
-use linux::probes::{Kind, Pending, Probes};
+use linux::probes::{Failure, Kind, Pending, Probes};
 use model::service::Service;
 
 /// What /proc said about a process.
@@ -71,8 +71,15 @@ impl Processes {
         }
         let Some((_, state)) = known.get_mut(&slot) else { return Process::Unseen };
         if let State::Asked(pending) = state {
-            let Some(answer) = pending.take() else { return Process::Pending };
-            *state = State::Answered(answer.ok());
+            match pending.take() {
+                None => return Process::Pending,
+                // Others were in its way.
+                Some(Err(Failure::QueueFull | Failure::NotBegun)) => {
+                    known.remove(&slot);
+                    return Process::Pending;
+                }
+                Some(answer) => *state = State::Answered(answer.ok()),
+            }
         }
         match state {
             State::Answered(Some(seen)) => Process::Seen(seen.clone()),

@@ -136,8 +136,7 @@ impl Remotes {
         malformed: u64,
         now_us: u64,
     ) {
-        let Self { addresses, resolved, .. } = self;
-        resolved.learn(answers, malformed, now_us, |netns| addresses.tenant_of(netns));
+        self.resolved.learn(answers, malformed, now_us);
     }
 
     pub(super) fn set_arrivals(&mut self, arrivals: &[Arrival]) {

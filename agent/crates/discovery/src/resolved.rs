@@ -6,8 +6,8 @@
 //! there. An address with several names keeps the first until that expires, so that labels do not
 //! alternate.
 //!
-//! Every tenant has a share: the network namespaces of one user namespace, or one namespace of the
-//! host. Who fills it loses the own names that were resolved longest ago; when all shares together
+//! Every tenant has a share: the network namespaces that one user has made, or one namespace of the
+//! host ([`agent_common::share`]). Who fills it loses the own names that were resolved longest ago; when all shares together
 //! fill the table, the largest one gives way.
 
 use std::collections::BTreeSet;
@@ -60,15 +60,8 @@ struct Name {
 // === impl Resolved ===
 
 impl Resolved {
-    /// Adds the DNS responses since the last call; `now_us` is the current time, `tenant` whose a
-    /// network namespace is.
-    pub(super) fn learn(
-        &mut self,
-        answers: &[Answer],
-        malformed: u64,
-        now_us: u64,
-        tenant: impl Fn(u32) -> u64,
-    ) {
+    /// Adds the DNS responses since the last call; `now_us` is the current time.
+    pub(super) fn learn(&mut self, answers: &[Answer], malformed: u64, now_us: u64) {
         self.malformed += malformed;
         self.now_us = now_us;
         self.round += 1;
@@ -85,12 +78,12 @@ impl Resolved {
         for answer in answers {
             self.answers += 1;
             let name: Arc<str> = answer.resolution.name.as_str().into();
-            let tenant = tenant(answer.netns);
             for (ip, ttl) in &answer.resolution.addresses {
                 if is_host_address(*ip) {
                     let seconds = u64::from(*ttl).clamp(FLOOR_SECONDS, CEILING_SECONDS);
                     let until_us = answer.time_ns / 1000 + seconds * 1_000_000;
-                    self.put((answer.netns, address::from_ip(*ip)), &name, until_us, tenant);
+                    let key = (answer.netns, address::from_ip(*ip));
+                    self.put(key, &name, until_us, answer.origin);
                 }
             }
         }
@@ -190,23 +183,26 @@ fn is_host_address(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
     use agent_common::decode::dns::Resolution;
+    use agent_common::share::BY_USER;
 
     const SECOND_US: u64 = 1_000_000;
+    const USER: u64 = BY_USER + 1500;
 
     fn ip(text: &str) -> Address {
         address::from_ip(text.parse::<IpAddr>().unwrap())
     }
 
     /// A response for `name` that namespace `netns` got at `second`.
+    /// Every namespace is of the host, but from 100 on one user has made all.
     fn answer_of(netns: u32, second: u64, name: &str, addresses: &[(&str, u32)]) -> Answer {
         let addresses = addresses.iter().map(|(ip, ttl)| (ip.parse().unwrap(), *ttl)).collect();
         let resolution = Resolution { name: name.to_owned(), addresses };
-        Answer { netns, time_ns: second * 1_000_000_000, resolution }
+        let origin = if netns < 100 { netns.into() } else { USER };
+        Answer { netns, origin, time_ns: second * 1_000_000_000, resolution }
     }
 
-    /// Every namespace is a tenant, but from 100 on they are all of one.
     fn learn(resolved: &mut Resolved, answers: &[Answer], now_us: u64) {
-        resolved.learn(answers, 0, now_us, |netns| netns.min(100).into());
+        resolved.learn(answers, 0, now_us);
     }
 
     fn name(resolved: &mut Resolved, netns: u32, address: &str) -> Option<String> {
@@ -324,6 +320,6 @@ mod tests {
             let expected = format!("db{n}");
             assert_eq!(name(&mut resolved, 2, &format!("10.0.0.{n}")), Some(expected));
         }
-        assert!(resolved.shares.get(&100).is_some_and(|share| share.len() > MAX_NAMES / 10));
+        assert!(resolved.shares.get(&USER).is_some_and(|share| share.len() > MAX_NAMES / 10));
     }
 }

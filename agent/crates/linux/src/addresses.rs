@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use agent_common::address::{self, Address};
+use hashbrown::HashMap;
 
 use crate::namespaces::{self, Namespace};
 
@@ -35,13 +36,16 @@ pub enum Reach {
 
 /// Addresses kept of namespaces that any user can make, all together.
 pub const MOST_OF_TENANTS: usize = 16_384;
+/// The same of those that one user has made.
+const MOST_OF_USER: usize = MOST_OF_TENANTS / 4;
 
 /// Decides the reach of addresses, namespace by namespace.
 pub(crate) struct Collector {
     /// The host's own network namespace, if the first process shows it.
     host: Option<u32>,
-    /// Addresses of tenants that still find room.
+    /// Addresses of tenants that still find room, and those of each user.
     room: usize,
+    of_users: HashMap<Option<u32>, usize>,
 }
 
 // === impl Collector ===
@@ -49,7 +53,7 @@ pub(crate) struct Collector {
 impl Collector {
     pub(crate) fn new() -> Self {
         let host = namespaces::host().ok().map(|host| host.inode);
-        Self { host, room: MOST_OF_TENANTS }
+        Self { host, room: MOST_OF_TENANTS, of_users: HashMap::new() }
     }
 
     /// Addresses of one namespace, from [`interfaces`].
@@ -72,8 +76,10 @@ impl Collector {
         let mut held: Vec<Held> = local.into_iter().map(held).collect();
         held.dedup_by_key(|held| held.address);
         if tenant.is_some() {
-            held.truncate(self.room);
+            let of_user = self.of_users.entry(namespace.user()).or_insert(MOST_OF_USER);
+            held.truncate(self.room.min(*of_user));
             self.room -= held.len();
+            *of_user -= held.len();
         }
         held
     }
@@ -140,6 +146,7 @@ unsafe fn ip(address: *const libc::sockaddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::users_namespace::UsersNamespace;
     use std::net::UdpSocket;
 
     #[test]
@@ -148,5 +155,15 @@ mod tests {
         let own = address::from_ip(socket.local_addr().unwrap().ip());
         assert!(local().unwrap().contains(&own));
         assert!(interfaces().unwrap().contains(&(own, true)));
+    }
+
+    #[test]
+    fn a_user_with_any_number_of_addresses_leaves_others_theirs() {
+        let mut collector = Collector::new();
+        for user in [1500, 1501, 1502] {
+            let Some(made) = UsersNamespace::new(user, 0) else { return };
+            let many = (0..MOST_OF_TENANTS as u32).map(|n| (address::from_v4(n.to_be()), false));
+            assert_eq!(collector.of(&made.namespace, many).len(), MOST_OF_USER, "{user}");
+        }
     }
 }

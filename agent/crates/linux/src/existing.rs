@@ -11,10 +11,11 @@ use hashbrown::{HashMap, HashSet};
 use super::addresses::{Collector, Held};
 use super::diag::{self, Dump, SocketEntry};
 use super::ephemeral::Ephemeral;
+use super::hierarchy::Hierarchy;
 use super::holders::{self, Holder};
 use super::namespaces::{self, Namespace};
 use super::probes::{Failure, Kind, Probes};
-use super::{Problem, addresses, ephemeral, namespace_names};
+use super::{Problem, addresses, ephemeral, namespace_names, procfs};
 
 /// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
 const AT_A_TIME: usize = 512;
@@ -33,6 +34,8 @@ pub struct Survey {
     pub mounts: u64,
     /// The host's network namespace, if it can be seen.
     pub host: Option<u32>,
+    /// Cgroups at the first level that root has given to a user: their ids, and the users.
+    pub delegated: HashMap<u64, u32>,
     /// Addresses of all interfaces; of namespaces that any user can make at most
     /// [`addresses::MOST_OF_TENANTS`].
     pub addresses: Vec<Held>,
@@ -42,6 +45,8 @@ pub struct Survey {
     pub ephemeral: Vec<(u32, Ephemeral)>,
     /// What could not be read, with the consequence.
     pub problems: Vec<Problem>,
+    /// CPU time that [`places`] took.
+    pub cost: Duration,
 }
 
 /// A pre-existing socket.
@@ -96,13 +101,22 @@ pub fn places_unless(known: &[Held], mounts: Option<u64>) -> Option<Survey> {
 }
 
 fn look(mut survey: Survey, known: &[Held]) -> Survey {
+    let began = procfs::thread_time();
     let (namespaces, problems) = namespaces::all();
     survey.problems = problems;
     let mut collector = Collector::new();
     for namespace in &namespaces {
         let inode = namespace.inode;
-        let inside = || (addresses::interfaces(), ephemeral::here(), namespaces::cookie());
-        if let Ok((Ok(local), used, cookie)) = namespaces::run_in(namespace, inside) {
+        let inside = || {
+            let seen = (addresses::interfaces(), ephemeral::here(), namespaces::cookie());
+            // A thread of its own, which ends with this.
+            (seen, procfs::thread_time())
+        };
+        let entered = namespaces::run_in(namespace, inside).map(|(seen, took)| {
+            survey.cost += took;
+            seen
+        });
+        if let Ok((Ok(local), used, cookie)) = entered {
             survey.addresses.extend(collector.of(namespace, local));
             survey.ephemeral.extend(used.map(|used| (inode, used)));
             survey.cookies.extend(cookie.map(|cookie| (inode, cookie)));
@@ -115,6 +129,7 @@ fn look(mut survey: Survey, known: &[Held]) -> Survey {
         }
     }
     survey.namespaces = namespaces;
+    survey.cost += procfs::thread_time().saturating_sub(began);
     survey
 }
 
@@ -147,7 +162,7 @@ impl Found {
                     Ok(argv) => drop(arguments.insert(tgid, argv)),
                     // It has ended, or may not be looked at.
                     Err(Failure::Failed(_)) => {}
-                    Err(Failure::Deadline | Failure::QueueFull) => late += 1,
+                    Err(Failure::Deadline | Failure::NotBegun | Failure::QueueFull) => late += 1,
                 }
             }
         }
@@ -168,11 +183,13 @@ impl Found {
 }
 
 impl Survey {
-    /// Nothing but how network namespaces are called.
+    /// Nothing but how network namespaces are called, and whose cgroups are.
     fn of_names() -> Self {
         let host = namespaces::host().ok().map(|host| host.inode);
         let (names, mounts) = namespace_names::read();
-        Self { names, mounts, host, ..Self::default() }
+        let hierarchy = Hierarchy::find().ok().flatten();
+        let delegated = hierarchy.map(|hierarchy| hierarchy.delegated()).unwrap_or_default();
+        Self { names, mounts, host, delegated, ..Self::default() }
     }
 
     /// Lists sockets and addresses of one namespace.

@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
+use hashbrown::HashMap;
+
 use super::mounts;
 
 /// Id of the root cgroup: the first node of its tree. Without a mounted hierarchy, and where no
@@ -77,6 +79,16 @@ impl Hierarchy {
             }
         }
         Ok(None)
+    }
+
+    /// Cgroups at the first level that root has given to a user: their ids, and the users.
+    pub fn delegated(&self) -> HashMap<u64, u32> {
+        let Ok(root) = fs::metadata(&self.mount) else { return HashMap::new() };
+        let entries = fs::read_dir(&self.mount).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let owned =
+            folders.filter_map(|folder| Some((folder.ino(), folder.metadata().ok()?.uid())));
+        owned.filter(|(_, uid)| *uid != root.uid()).collect()
     }
 
     /// Visits the directories of the tree, nearest to the root first, with id, path, and where that
@@ -152,6 +164,7 @@ mod tests {
     fn what_is_below_a_directory_of_a_user_is_delegated() {
         let (root, hierarchy) = tree();
         let given = root.path().join("system.slice/a.service");
+        assert!(hierarchy.delegated().is_empty());
         let user = fs::metadata(root.path()).unwrap().uid() + 1500;
         if std::os::unix::fs::chown(&given, Some(user), None).is_err() {
             println!("SKIPPED: giving a directory away needs root");
@@ -167,6 +180,11 @@ mod tests {
             seen += 1;
         });
         assert_eq!(seen, 5);
+        assert!(hierarchy.delegated().is_empty(), "not at the first level");
+        let given = root.path().join("user.slice");
+        std::os::unix::fs::chown(&given, Some(user), None).unwrap();
+        let id = hierarchy.id("/user.slice").unwrap();
+        assert_eq!(hierarchy.delegated(), HashMap::from([(id, user)]));
     }
 
     #[test]

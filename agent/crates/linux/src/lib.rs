@@ -8,6 +8,7 @@ use std::fmt;
 
 pub mod addresses;
 pub mod capability;
+pub mod cgroup_watch;
 pub mod clients;
 pub mod clock;
 pub mod conntrack;
@@ -21,9 +22,12 @@ pub mod foreign_path;
 pub mod hierarchy;
 pub mod holders;
 pub mod inspection;
+pub mod links;
+mod memory_read;
 pub mod mounts;
 pub mod namespace_names;
 pub mod namespaces;
+pub mod network;
 pub mod oom;
 pub mod pages;
 pub mod peer;
@@ -35,6 +39,8 @@ pub mod readiness;
 pub mod refusal;
 pub mod route;
 pub mod starvation;
+#[cfg(test)]
+mod users_namespace;
 
 pub use existing::{Socket, Survey, survey};
 pub use namespaces::Namespace;

@@ -5,13 +5,14 @@
 
 use std::fs::File;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd as _, FromRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::{fs, io, thread};
 
 use agent_common::address::{self, Address};
+use agent_common::share::MAX_NESTED;
 use hashbrown::{HashMap, HashSet};
 
 use super::{Problem, addresses, foreign_path, namespace_names, peer, process_addresses};
@@ -60,11 +61,32 @@ impl Namespace {
         Ok(Self { inode, process: None, file })
     }
 
+    /// Its descriptor.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
     /// The user namespace that it belongs to (by inode), if that is not the agent's own: then any
     /// user may be root in it.
     pub fn tenant(&self) -> Option<u64> {
         let own = own_user_namespace()?;
         owner(&self.file).ok().filter(|owner| *owner != own)
+    }
+
+    /// The user who can have made it, and any number of others: who made the outermost user namespace
+    /// that it is below, if that is another one than the agent's own.
+    pub fn user(&self) -> Option<u32> {
+        let own = own_user_namespace()?;
+        let mut users = related(&self.file, libc::NS_GET_USERNS).ok()?;
+        let mut user = None;
+        for _ in 0..=MAX_NESTED {
+            if users.metadata().ok()?.ino() == own {
+                return user;
+            }
+            user = maker(&users).ok();
+            users = related(&users, libc::NS_GET_PARENT).ok()?;
+        }
+        None
     }
 }
 
@@ -324,14 +346,28 @@ fn own_user_namespace() -> Option<u64> {
 
 /// The user namespace that a namespace belongs to, by inode (man 2 NS_GET_USERNS).
 fn owner(namespace: &File) -> io::Result<u64> {
-    // SAFETY: this request takes no argument and touches no memory.
-    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) };
+    Ok(related(namespace, libc::NS_GET_USERNS)?.metadata()?.ino())
+}
+
+/// The user namespace that `NS_GET_USERNS` or `NS_GET_PARENT` leads to.
+fn related(namespace: &File, request: libc::Ioctl) -> io::Result<File> {
+    // SAFETY: these requests take no argument and touch no memory.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), request) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is new and has no other owner.
-    let owner = unsafe { File::from_raw_fd(fd) };
-    Ok(owner.metadata()?.ino())
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// The user who made a user namespace.
+fn maker(users: &File) -> io::Result<u32> {
+    let mut user: libc::uid_t = 0;
+    // SAFETY: the request writes one number of a user.
+    match unsafe { libc::ioctl(users.as_raw_fd(), libc::NS_GET_OWNER_UID, &raw mut user) } {
+        0 => Ok(user),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Whether a process exited while it was read.
@@ -342,6 +378,7 @@ fn is_gone(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::users_namespace::UsersNamespace;
     use std::io::Read as _;
     use std::net::TcpListener;
     use std::process::{Command, Stdio};
@@ -389,6 +426,15 @@ mod tests {
             return;
         }
         assert_eq!(theirs, [false]);
+    }
+
+    #[test]
+    fn the_user_who_made_a_namespace_is_that_of_the_outermost_user_namespace() {
+        assert_eq!(Namespace::current().unwrap().user(), None);
+        for depth in [0, 1, 2] {
+            let Some(made) = UsersNamespace::new(1500, depth) else { return };
+            assert_eq!(made.namespace.user(), Some(1500), "{depth}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -28,6 +29,9 @@ pub enum Failure {
     /// It took too long.
     #[error("timed out")]
     Deadline,
+    /// Others took so long that it was not begun in time.
+    #[error("not begun in time")]
+    NotBegun,
     /// The queue was full.
     #[error("the queue of lookups is full")]
     QueueFull,
@@ -51,6 +55,7 @@ pub struct Pending<T> {
     answer: Receiver<io::Result<T>>,
     deadline: Instant,
     refused: bool,
+    begun: Arc<AtomicBool>,
 }
 
 /// Limits of the pool.
@@ -64,7 +69,7 @@ struct Limits {
     deadline: Option<Duration>,
 }
 
-const LIMITS: Limits = Limits { threads: 3, stuck: 8, queue: 1024, deadline: None };
+const LIMITS: Limits = Limits { threads: 3, stuck: 16, queue: 1024, deadline: None };
 
 /// Ends the threads with the last handle.
 struct Pool {
@@ -138,7 +143,10 @@ impl Probes {
         look: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Pending<T> {
         let (reply, answer) = sync_channel(1);
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
         let look = move || {
+            begins.store(true, Ordering::Relaxed);
             let found = look();
             let is_ok = found.is_ok();
             // The receiver may have given up meanwhile.
@@ -148,11 +156,11 @@ impl Probes {
         let asked = Instant::now();
         let Some(shared) = &self.0.shared else {
             look();
-            return Pending { answer, deadline: asked, refused: false };
+            return Pending { answer, deadline: asked, refused: false, begun };
         };
         let deadline = asked + shared.limits.deadline.unwrap_or(kind.deadline());
         let job = Job { kind, asked, deadline, look: Box::new(look) };
-        Pending { answer, deadline, refused: !shared.enqueue(job) }
+        Pending { answer, deadline, refused: !shared.enqueue(job), begun }
     }
 
     /// Whether a lookup that improves a snapshot was queued within `grace` and may still be
@@ -199,7 +207,7 @@ impl<T> Pending<T> {
     pub fn channel() -> (SyncSender<io::Result<T>>, Self) {
         let (reply, answer) = sync_channel(1);
         let deadline = Instant::now() + Duration::from_hours(1);
-        (reply, Self { answer, deadline, refused: false })
+        (reply, Self { answer, deadline, refused: false, begun: Arc::default() })
     }
 
     /// The answer, if it has arrived. There is none after an answer or a failure.
@@ -208,7 +216,7 @@ impl<T> Pending<T> {
             Ok(answer) => Some(answer.map_err(Failure::from)),
             Err(TryRecvError::Disconnected) => Some(Err(self.given_up())),
             Err(TryRecvError::Empty) if Instant::now() >= self.deadline => {
-                Some(Err(Failure::Deadline))
+                Some(Err(self.given_up()))
             }
             Err(TryRecvError::Empty) => None,
         }
@@ -225,14 +233,17 @@ impl<T> Pending<T> {
         let limit = self.deadline.min(limit);
         match self.answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
             Ok(answer) => answer.map_err(Failure::from),
-            Err(RecvTimeoutError::Timeout) => Err(Failure::Deadline),
-            Err(RecvTimeoutError::Disconnected) => Err(self.given_up()),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.given_up()),
         }
     }
 
-    /// The sender is gone.
+    /// The sender is gone, or late.
     fn given_up(&self) -> Failure {
-        if self.refused { Failure::QueueFull } else { Failure::Deadline }
+        match self.begun.load(Ordering::Relaxed) {
+            _ if self.refused => Failure::QueueFull,
+            true => Failure::Deadline,
+            false => Failure::NotBegun,
+        }
     }
 }
 
@@ -431,8 +442,8 @@ mod tests {
         let waiting: Vec<_> = (0..3).map(|_| probes.ask(Kind::Cgroup, || Ok(()))).collect();
         let [one, two, three] = waiting.try_into().ok().unwrap();
         assert!(matches!(three.take(), Some(Err(Failure::QueueFull))));
-        assert!(matches!(one.wait(), Err(Failure::Deadline)));
-        assert!(matches!(two.wait(), Err(Failure::Deadline)));
+        assert!(matches!(one.wait(), Err(Failure::NotBegun)));
+        assert!(matches!(two.wait(), Err(Failure::NotBegun)));
         assert_eq!(looks(&probes, Kind::Cgroup), [0, 0, 2, 1]);
         assert_eq!(probes.counts().stuck, 2);
         // A thread that returns works again.

@@ -14,6 +14,8 @@ use agent_common::owner::{
     counts_directory,
 };
 
+use super::memory_read::MemoryRead;
+
 /// A process, with the fields that the kernel programs record of an owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -116,8 +118,10 @@ pub fn last_names(path: &[u8]) -> [u8; PATH_BYTES] {
     region
 }
 
-/// Up to `limit` bytes of /proc/PID/cmdline; empty for kernel threads and zombies.
+/// Up to `limit` bytes of /proc/PID/cmdline; empty for kernel threads and zombies. An error if too many
+/// such reads in processes of the same user take long.
 pub fn command_line(tgid: u32, limit: u64) -> io::Result<Vec<u8>> {
+    let _reading = MemoryRead::of(tgid)?;
     let mut bytes = Vec::new();
     File::open(format!("/proc/{tgid}/cmdline"))?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -216,14 +216,16 @@ impl Drain {
     /// Takes an edge's slot back, one step at a time.
     pub fn reclaim_edge(&mut self, step: &Reclaim<EdgeKey>) -> io::Result<()> {
         if let Reclaim::Free(slot) = step {
+            let tenant = self.edges.row(*slot)?.tenant();
             for shard in 0..self.shards {
                 let index = *slot as usize * self.shards + shard;
                 // The numbers first: from here on no hook finds the rows.
-                for kind in 0..KINDS {
+                let mut numbers = [NO_HISTOGRAM; KINDS];
+                for (kind, number) in numbers.iter_mut().enumerate() {
                     let at = durations::offset_of(kind);
-                    let number = self.counters.swap_word(index, at, NO_HISTOGRAM)?;
-                    self.histograms.give_back(number)?;
+                    *number = self.counters.swap_word(index, at, NO_HISTOGRAM)?;
                 }
+                self.histograms.give_back(&numbers, tenant)?;
                 self.counters_map.insert(&(index as u32), &HotCounters::zeroed())?;
             }
             if let Some(last) = self.last.get_mut(*slot as usize) {
@@ -251,6 +253,11 @@ impl Drain {
     /// Takes a row of refused connects back, one step at a time.
     pub fn reclaim_unsent(&mut self, step: &Reclaim<UnsentKey>) -> io::Result<()> {
         self.unsent.reclaim(step)
+    }
+
+    /// Takes in which cgroups at the first level are a user's, by id and user.
+    pub fn set_delegated(&self, cgroups: &HashMap<u64, u32>) -> io::Result<()> {
+        self.shares.set_delegated(cgroups)
     }
 
     /// Takes an owner's row back, one step at a time.
@@ -305,10 +312,13 @@ impl Drain {
         Ok(edges)
     }
 
-    /// Places that found no free histogram look for one again, as many as there are free ones.
+    /// Places that found no histogram look for one again if there are free ones: not all may have been
+    /// refused for the same reason.
     fn offer_histograms(&mut self) -> io::Result<()> {
-        let free = self.histograms.own().saturating_sub(self.histograms_in_use) as usize;
-        for (index, kind) in self.places_without.drain(..).take(free) {
+        if self.histograms_in_use >= self.histograms.own() {
+            self.places_without.clear();
+        }
+        for (index, kind) in self.places_without.drain(..) {
             self.counters.swap_word(index, durations::offset_of(kind), NO_HISTOGRAM)?;
         }
         Ok(())

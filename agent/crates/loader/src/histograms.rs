@@ -5,6 +5,8 @@ use std::io;
 
 use agent_common::durations::{FIRST_FREE_HISTOGRAM, is_own};
 use agent_common::histogram::Histogram;
+use agent_common::share::Tenant;
+use agent_common::slot_table::HISTOGRAMS;
 use agent_common::wire::Wire as _;
 use anyhow::Context as _;
 
@@ -12,12 +14,14 @@ use super::bpf::Map;
 use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
+use super::shares::{self, Freed};
 
 /// The table of histograms.
 pub struct Histograms {
     rows: Map<u32, Histogram>,
     mapped: Mapped<Histogram>,
     free: Map<(), u32>,
+    freed: Freed,
 }
 
 impl Histograms {
@@ -25,12 +29,14 @@ impl Histograms {
     pub fn new(parts: &mut Parts) -> anyhow::Result<Self> {
         let rows: Map<u32, Histogram> = parts.map(&maps::HISTOGRAMS)?;
         let mapped = rows.mapped().context("mapping the histograms")?;
-        Ok(Self { rows, mapped, free: parts.stack(&maps::HISTOGRAM_FREE)? })
+        let freed = Freed::new(parts, HISTOGRAMS)?;
+        Ok(Self { rows, mapped, free: parts.stack(&maps::HISTOGRAM_FREE)?, freed })
     }
 
     /// Offers every row that is not reserved: a new table's stack is empty.
     pub fn fill(parts: &Parts) -> anyhow::Result<()> {
         let fd = |map: &maps::Spec| anyhow::Ok(parts.get(map)?.try_clone()?);
+        shares::fill(parts, HISTOGRAMS)?;
         let stack = Map::stack(fd(&maps::HISTOGRAM_FREE)?)?;
         let rows = Map::<u32, Histogram>::new(fd(&maps::HISTOGRAMS)?)?.max_entries;
         // The lowest on top: rows in use then lie close together.
@@ -51,14 +57,16 @@ impl Histograms {
         Ok(())
     }
 
-    /// Clears a row that an edge had and offers it again; other numbers are left alone.
-    pub fn give_back(&self, number: u64) -> io::Result<()> {
-        let Ok(row) = u32::try_from(number) else { return Ok(()) };
-        if !is_own(number) {
-            return Ok(());
+    /// Clears rows that an edge of a tenant had and offers them again; other numbers are left alone.
+    pub fn give_back(&self, numbers: &[u64], tenant: Tenant) -> io::Result<()> {
+        let own = numbers.iter().copied().filter(|number| is_own(*number));
+        let mut count = 0;
+        for row in own.filter_map(|number| u32::try_from(number).ok()) {
+            self.rows.insert(&row, &Histogram::zeroed())?;
+            self.free.push(row)?;
+            count += 1;
         }
-        self.rows.insert(&row, &Histogram::zeroed())?;
-        self.free.push(row)
+        self.freed.count(tenant, count)
     }
 
     /// How many rows edges can have.

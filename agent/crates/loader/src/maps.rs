@@ -9,7 +9,7 @@ use agent_common::durations::FIRST_FREE_HISTOGRAM;
 use agent_common::edge::EdgeRow;
 use agent_common::listener::ListenerRow;
 use agent_common::owner::OwnerRow;
-use agent_common::slot_table::{SlotRow as _, TABLES};
+use agent_common::slot_table::{HISTOGRAMS as DURATIONS, SHARED, SlotRow as _};
 use agent_common::unsent::UnsentRow;
 use agent_common::wire::Wire as _;
 
@@ -119,6 +119,8 @@ pub const QUESTIONS: Spec = pinned("QUESTIONS", Size::Declared, Reader::Hooks);
 pub const TAKEN_SLOTS: Spec = pinned("TAKEN_SLOTS", Size::Declared, Reader::Drain);
 /// Slots that tenants have given back.
 pub const FREED_SLOTS: Spec = pinned("FREED_SLOTS", Size::Declared, Reader::Drain);
+/// Cgroups at the first level that are a user's.
+pub const DELEGATED: Spec = pinned("DELEGATED", Size::Declared, Reader::Drain);
 /// Ports that are refused to others than their service.
 pub const ENFORCED: Spec = pinned("ENFORCED", Size::Declared, Reader::Enforcement);
 /// Verdicts on who asks for such a port.
@@ -169,6 +171,7 @@ pub const MAPS: &[Spec] = &[
     QUESTIONS,
     TAKEN_SLOTS,
     FREED_SLOTS,
+    DELEGATED,
     ENFORCED,
     VERDICTS,
     PREEXISTING,
@@ -200,14 +203,15 @@ const fn private(name: &'static str, reader: Reader) -> Spec {
 /// shard that it observes one on, so from none to twelve.
 pub const HISTOGRAMS_PER_EDGE: u32 = 3;
 
-/// How many slots each slot table has.
-pub fn slots(options: &Options) -> [u32; TABLES] {
-    let mut slots = [FAILURE_ROWS as u32; TABLES];
+/// How many slots each slot table has, and how many rows for durations there are.
+pub fn slots(options: &Options) -> [u32; SHARED] {
+    let mut slots = [FAILURE_ROWS as u32; SHARED];
     let sizes = [
         (EdgeRow::TABLE, Size::Edges),
         (ListenerRow::TABLE, Size::Listeners),
         (UnsentRow::TABLE, Size::Unsent),
         (OwnerRow::TABLE, Size::Owners),
+        (DURATIONS, Size::Histograms),
     ];
     for (table, size) in sizes {
         if let (Some(slots), Some(entries)) =

@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use agent_common::drained::Row;
 use agent_common::ledger::Ledger;
-use agent_common::share::{ShareKey, Tenant};
 use agent_common::slot_table::{Reclaim, SlotRow, is_readable};
 use anyhow::Context as _;
 
@@ -14,6 +13,7 @@ use super::bpf::Map;
 use super::mapped::Mapped;
 use super::maps;
 use super::object::Parts;
+use super::shares::{self, Freed};
 use super::spare::Spare;
 
 /// The maps of a slot table.
@@ -47,7 +47,7 @@ pub struct SlotTable<R: SlotRow> {
     rows: Map<u32, R>,
     mapped: Mapped<R>,
     free: Spare,
-    freed: Map<ShareKey, u64>,
+    freed: Freed,
 }
 
 impl<R: SlotRow> SlotTable<R> {
@@ -59,18 +59,14 @@ impl<R: SlotRow> SlotTable<R> {
             mapped: rows.mapped().with_context(|| format!("mapping {}", maps.rows.name))?,
             rows,
             free: Spare::new(parts.stack(&maps.free)?),
-            freed: Map::new(parts.get(&maps::FREED_SLOTS)?.try_clone()?)?,
+            freed: Freed::new(parts, R::TABLE)?,
         })
     }
 
     /// Offers every slot that is not reserved: a new table's stack is empty.
     pub fn fill(parts: &Parts, maps: &Maps) -> anyhow::Result<()> {
         let fd = |map: &maps::Spec| anyhow::Ok(parts.get(map)?.try_clone()?);
-        let taken = Map::<ShareKey, u64>::new(fd(&maps::TAKEN_SLOTS)?)?;
-        for tenant in [Tenant::EVERYBODY, Tenant::OTHERS] {
-            let share = ShareKey { tenant, table: R::TABLE as u32, zero: 0 };
-            taken.insert(&share, &0).context("counting the slots of tenants")?;
-        }
+        shares::fill(parts, R::TABLE)?;
         let stack = Map::stack(fd(&maps.free)?)?;
         let slots = Map::<u32, R>::new(fd(&maps.rows)?)?.max_entries;
         // The lowest on top: rows in use then lie close together.
@@ -119,20 +115,10 @@ impl<R: SlotRow> SlotTable<R> {
             Reclaim::Free(slot) => {
                 let tenant = self.row(*slot)?.tenant();
                 self.rows.insert(slot, &R::zeroed())?;
-                self.count_freed(tenant)?;
+                self.freed.count(tenant, 1)?;
                 self.free.give(*slot)
             }
         }
-    }
-
-    /// A tenant has a slot less, and so have all together.
-    fn count_freed(&self, tenant: Tenant) -> io::Result<()> {
-        for tenant in [tenant, Tenant::EVERYBODY] {
-            let share = ShareKey { tenant, table: R::TABLE as u32, zero: 0 };
-            let freed = self.freed.lookup(&share)?.unwrap_or(0);
-            self.freed.insert(&share, &freed.wrapping_add(1))?;
-        }
-        Ok(())
     }
 
     /// How many slots there are, the reserved ones and those that are held back among them.

@@ -146,6 +146,8 @@ pub fn router<C: Changes>(api: Api, changes: C) -> Router {
     let writable = routes::collect(writable::<C>())
         .layer(Extension(changes))
         .layer(DefaultBodyLimit::max(BODY_BYTES));
+    // Who may connect here finds a stream of events, whoever has taken those of the endpoint.
+    let api = api.with_followers_of_its_own();
     routes::finish(routes::collect(routes::readable()).merge(writable), api)
 }
 

@@ -321,6 +321,12 @@ impl Api {
         Self { events, ..self }
     }
 
+    /// The same, with streams of events that those of the other take no place of.
+    #[must_use]
+    pub(crate) fn with_followers_of_its_own(self) -> Self {
+        Self { followers: Arc::new(Semaphore::new(events::FOLLOWERS)), ..self }
+    }
+
     /// The same, with the results of pushes.
     #[must_use]
     pub fn with_outcomes(self, outcomes: Option<Arc<Outcomes>>) -> Self {

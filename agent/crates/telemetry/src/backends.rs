@@ -12,6 +12,9 @@ use model::relations::{Backend, ServiceName};
 use model::snapshot::{RelatedView, Role};
 use model::tally::Tally;
 
+/// The hook without which there are no requests.
+const REQUEST_HOOK: &str = "sk_data_ready";
+
 const BACKEND: &[&str] =
     &["client", "client_namespace", "server", "server_namespace", "port", "role", "backend"];
 
@@ -47,6 +50,9 @@ fn connections(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn requests(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    if view.lacks(REQUEST_HOOK) {
+        return Ok(());
+    }
     write(view, samples, |tally| tally.requests.count())
 }
 

@@ -70,3 +70,12 @@ fn misses(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     }
     Ok(())
 }
+
+// === impl View ===
+
+impl View {
+    /// Whether a hook is off. Zeros of what nothing else feeds would say that nothing happened.
+    pub(super) fn lacks(&self, hook: &str) -> bool {
+        self.snapshot.hooks.iter().any(|known| known.name == hook && !known.attached)
+    }
+}

@@ -14,6 +14,9 @@ use model::port::Protocol;
 use model::service::Service;
 use model::snapshot::{ListenerView, Role};
 
+/// The hook that sees SYN-ACKs sent again.
+const SYNACK_HOOK: &str = "tcp_retransmit_synack";
+
 const LISTENER: &[&str] = &["service", "service_namespace", "port", "protocol"];
 
 pub(super) const METRICS: &[Metric] = &[
@@ -30,7 +33,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "SYN-ACK retransmits of a listener.",
         labels: LISTENER,
-        fed_by: "tcp_retransmit_synack",
+        fed_by: SYNACK_HOOK,
         render: synack_retransmits,
     },
     Metric {
@@ -69,6 +72,9 @@ fn overflows(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn synack_retransmits(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    if view.lacks(SYNACK_HOOK) {
+        return Ok(());
+    }
     let rows = view.rows_of_listeners();
     write(
         samples,

@@ -17,7 +17,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_probes_stuck",
         kind: Kind::Gauge,
-        help: "Threads that are stuck in a lookup past its deadline. Up to eight are replaced; with more, names are missing.",
+        help: "Threads that are stuck in a lookup past its deadline. Up to sixteen are replaced; with more, names are missing.",
         labels: &[],
         fed_by: "the probes",
         render: stuck,

@@ -6,11 +6,12 @@ use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::UnsentRow;
 
-use super::{ADDRESSES_EVERY_US, ADDRESSES_SOONEST_US, Core, Mounts, Now};
+use super::{ADDRESSES_EVERY_US, ADDRESSES_SHARE, ADDRESSES_SOONEST_US, Core, Mounts, Now};
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::{accepting, local};
 use crate::pipeline::ports::Known;
 use discovery::{Arrival, Client, Namespaces};
+use hashbrown::HashSet;
 use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -20,15 +21,23 @@ use model::owners::Owners;
 impl<K: Kernel> Core<K> {
     /// Takes in owners, listeners, addresses and clients.
     pub(super) fn resolve(&mut self, drained: &mut Drained, now: Now) {
+        let mut inhabited = HashSet::new();
+        if !drained.owners.is_empty() {
+            inhabited.extend(self.owners.namespaces());
+        }
         for (index, row) in drained.owners.drain(..) {
             if self.names.is_in_doubt(&row) {
                 self.met_us = self.met_us.max(row.born_us);
+            }
+            if row.key.netns != 0 && inhabited.insert(row.key.netns) {
+                self.inhabited_us = self.inhabited_us.max(row.born_us);
             }
             self.owners.insert(index, row);
         }
         if let Some(listeners) = drained.listeners.take() {
             self.listeners = listeners;
         }
+        self.names.take_cgroups();
         let (inventories, expecting) = self.sources.inventories();
         self.names.set_inventories(inventories, expecting);
         self.names.set_connection_lists(self.sources.connection_lists());
@@ -76,7 +85,8 @@ impl<K: Kernel> Core<K> {
         // Who is met for the first time may be in a namespace that has the number of another one.
         let is_known = self.surveyed_us.is_none_or(|at| self.met_us <= at);
         let is_soon = self.has_unknown_namespaces() || !is_known;
-        let patience = if is_soon { ADDRESSES_SOONEST_US } else { ADDRESSES_EVERY_US };
+        let soonest = ADDRESSES_SOONEST_US.max(self.look_cost_us.saturating_mul(ADDRESSES_SHARE));
+        let patience = if is_soon { soonest } else { ADDRESSES_EVERY_US };
         let is_due = self.surveyed_us.is_none_or(|at| now_us.saturating_sub(at) >= patience);
         if (is_due || self.mounts == Mounts::Changed) && self.surveying.is_none() {
             let mounts = (!is_due).then_some(self.surveyed_mounts);
@@ -95,9 +105,10 @@ impl<K: Kernel> Core<K> {
         self.names.set_unknown_namespaces(self.has_unknown_namespaces());
     }
 
-    /// Whether there are owners in namespaces of which no address is known.
+    /// Whether there are owners in namespaces of which no address is known, or not all may be.
     fn has_unknown_namespaces(&self) -> bool {
-        self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
+        self.inhabited_us > self.looked_us
+            || self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
     }
 
     fn take_survey(&mut self, now_us: u64) {
@@ -109,6 +120,8 @@ impl<K: Kernel> Core<K> {
         match answer {
             Ok(Some(survey)) => {
                 self.surveyed_us = Some(self.asked_us);
+                self.looked_us = self.asked_us;
+                self.look_cost_us = survey.cost.as_micros() as u64;
                 self.take_addresses(&survey, now_us);
             }
             Ok(None) => {}
@@ -124,6 +137,11 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.surveyed_mounts = survey.mounts;
+        if let Err(error) = self.kernel.set_delegated(&survey.delegated) {
+            tracing::warn!(
+                "who has a cgroup at the first level may take more than a share: {error}"
+            );
+        }
         self.names.set_addresses(&survey.addresses);
         let listed = self.known_namespaces.clone();
         self.names.set_namespaces(Namespaces {

@@ -136,3 +136,36 @@ fn services_that_podman_runs_are_called_by_their_names() {
     }
     agent.stop();
 }
+
+/// Podman keeps no table of the ports that it has given away: it binds them, and the kernel refuses.
+#[test]
+fn a_port_that_podman_gave_to_another_container_is_a_failed_bind_with_that_container_as_holder() {
+    needs_kernel!();
+    if let Some(program) = lacking(NEEDS) {
+        println!("SKIPPED: {program} is not installed");
+        return;
+    }
+    let podman = Podman::start();
+    let agent = Agent::with(&[("names.podman", &podman.engine.socket.to_string_lossy())]);
+    let subnet = format!("{}.35.0/24", net());
+    run(podman.podman().args(["network", "create", "--subnet", &subnet, "shop"]));
+    let (port, publish) = (5435, "5435:80");
+    podman.service("web", &["--publish", publish], &["httpd", "-f", "-p", "80"]);
+    let mut second = podman.podman();
+    second.args(["run", "--name", "tried", "--network", "shop", "--publish", publish]);
+    let said = second.args(["localhost/bb", "sleep", "9"]).output().expect("podman is installed");
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.contains("address already in use"), "{said}");
+    let found = || -> Vec<serde_json::Value> {
+        let answer = agent.json(&format!("/api/v1/conflicts?port={port}"));
+        let all = answer["conflicts"].as_array().expect("a list").iter();
+        all.filter(|one| one["netns"] == podman.engine.namespace()).cloned().collect()
+    };
+    until("the conflict is there", || found().len() == 1);
+    let one = found().remove(0);
+    assert_eq!(one["claimant"]["command"], "podman", "{one:#}");
+    assert_eq!(one["errno"], "EADDRINUSE", "{one:#}");
+    let holder = &one["holder"]["service"];
+    assert_eq!((&holder["name"], &holder["namespace"]), (&"web".into(), &"shop".into()), "{one:#}");
+    agent.stop();
+}

@@ -193,6 +193,40 @@ fn wanted_of_another_container() {
     agent.stop();
 }
 
+/// Containers on the host's network bind themselves, and end before anybody looks at them.
+fn wanted_on_the_hosts_network() {
+    let docker = Docker::start();
+    let redis = Redis::listening(&docker, PORT);
+    let agent = docker.agent();
+    let serve = ["bb", "httpd", "-f", "-p", PORT];
+    let host = ["--network", "host", "--name"];
+    let looping = ["run", "-d", "--restart", "always"];
+    run(docker.docker().args(looping).args(host).arg("looping").args(serve));
+    // Removed with its end, as by a unit of systemd that starts it again and again.
+    let once = docker.docker().args(["run", "--rm"]).args(host).arg("once").args(serve).output();
+    let said = once.expect("docker is installed").stderr;
+    assert!(String::from_utf8_lossy(&said).contains("Address already in use"), "{said:?}");
+    let count = |list: &[Value], name: &str| {
+        let of = |one: &&Value| one["claimant"]["service"]["name"] == name;
+        list.iter().find(of).map_or(0, |one| one["count"].as_u64().unwrap_or_default())
+    };
+    until("the loop goes on under one name", || {
+        let list = conflicts(&agent, &docker, 2);
+        count(&list, "looping") >= 3 && count(&list, "once") == 1
+    });
+    for one in conflicts(&agent, &docker, 2) {
+        assert_eq!(one["claimant"]["command"], "httpd", "{one:#}");
+        assert_eq!(one["claimant"]["service"]["source"], "docker", "{one:#}");
+        assert_eq!(one["holder"]["pid"], redis.0.id(), "{one:#}");
+        assert_eq!(one["errno"], "EADDRINUSE", "{one:#}");
+    }
+    let labels = [("claimant", "looping"), ("holder", "redis-server"), ("port", PORT)];
+    assert!(agent.scrape().sum("portolan_port_conflicts_total", &labels) >= 3);
+    run(docker.docker().args(["rm", "--force", "looping"]));
+    drop(redis);
+    agent.stop();
+}
+
 macro_rules! needs_docker {
     () => {
         needs_kernel!();
@@ -231,4 +265,10 @@ fn the_holder_of_a_published_port_is_its_container_if_the_daemon_binds() {
 fn a_port_that_docker_gave_to_another_container_is_a_conflict() {
     needs_docker!();
     wanted_of_another_container();
+}
+
+#[test]
+fn a_container_on_the_hosts_network_that_crash_loops_on_a_taken_port_is_named() {
+    needs_docker!();
+    wanted_on_the_hosts_network();
 }

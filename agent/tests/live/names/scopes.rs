@@ -4,9 +4,11 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use super::{PATIENCE, edges, end, until};
 use crate::agent::Agent;
+use crate::facts;
 use crate::holder::Holder;
 use crate::namespace::{Namespace, Pair};
 use crate::net;
@@ -23,6 +25,24 @@ fn rows(agent: &Agent, port: u16) -> Vec<(String, String, Option<u64>, Option<u6
         .collect();
     rows.sort();
     rows
+}
+
+#[test]
+fn a_service_in_a_namespace_that_was_found_before_it_had_addresses_is_named_within_seconds() {
+    needs_kernel!();
+    let agent = Agent::start();
+    // The agent looks at a new namespace at once, and at all of them again after half a minute.
+    let net = Pair::with_addresses_after(facts::patience(Duration::from_secs(2)));
+    let listener = net.server.listen("0.0.0.0:0");
+    let port = net::port(&listener);
+    let client = net.client.connect((net.server.v4, port)).expect("a listener of ours");
+    drop((net::accept(&listener), client));
+    let (client, server) = (&net.client.service, &net.server.service);
+    agent.eventually((1, 1), |now| {
+        let edge = |role| now.edge(client, server, port, role).connects("ok");
+        (edge("client"), edge("server"))
+    });
+    agent.stop();
 }
 
 #[test]

@@ -31,14 +31,22 @@ const WATCHED: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(75);
 
 /// Metrics that the shop cannot produce, so no panel can show them; live tests cover these.
-const NOT_HERE: [(&str, &str); 7] = [
+const NOT_HERE: [(&str, &str); 15] = [
     ("portolan_identity_source_", "the shop runs in no containers"),
     ("portolan_port_reservation_breaches_total", "no port is reserved"),
     ("portolan_names_overflowed_total", "no table is full"),
     ("portolan_otlp_", "nothing is pushed"),
     ("portolan_events_lost_total", "nothing is lost"),
     ("portolan_held_rows", "there is memory enough"),
-    ("portolan_memory_overflow_mode", "there is memory enough"),
+    ("portolan_memory_overflow", "there is memory enough"),
+    ("portolan_history_steps_dropped_total", "there is memory enough"),
+    ("portolan_reported_events_dropped_total", "nobody follows the events"),
+    ("portolan_probes_stuck", "no lookup hangs"),
+    ("portolan_unverified_events_total", "no user makes namespaces"),
+    ("portolan_tcp_aborts", "no host goes away"),
+    ("portolan_tcp_dsacks_total", "hardly any segment arrives twice"),
+    ("portolan_tcp_limited_seconds_total", "every program reads, and nobody sends much"),
+    ("portolan_tcp_close_wait_connections", "no fault lasts for a minute"),
 ];
 
 /// Breaks and heals; `only` are names of faults, all if empty.

@@ -71,7 +71,7 @@ enum Action {
     Heal,
     /// Break the shop in every way, or in those named, and require the right alerts
     Test { fault: Vec<String> },
-    /// Draw every dashboard of the running demo into a folder, as PNG
+    /// Draw every dashboard of the running demo and the agent's page into a folder, as PNG
     Pictures {
         #[arg(default_value = "docs/images")]
         folder: PathBuf,
@@ -100,7 +100,7 @@ fn demo(args: &Args) -> Result<()> {
         }
         Some(Action::Test { fault }) => e2e::alerts(fault),
         Some(Action::Heal) => ask("heal").map(|_| println!("healed")),
-        Some(Action::Pictures { folder }) => pictures::take(&ask("page")?, folder),
+        Some(Action::Pictures { folder }) => pictures::take(&ask("page")?, &ask("agent")?, folder),
     }
 }
 
@@ -145,10 +145,11 @@ impl Demo {
 
     /// Executes a request and returns the response.
     fn execute(&mut self, request: &str) -> Result<String> {
-        let Self { shop, broken, folder, page, .. } = self;
+        let Self { shop, broken, folder, page, watch, .. } = self;
         match request.split_once(' ') {
             Some(("break", fault)) => broken.break_it(fault, folder, shop).map(|()| String::new()),
             None if request == "heal" => broken.heal(folder, shop).map(|()| String::new()),
+            None if request == "agent" => Ok(watch.agent.clone()),
             None if request == "page" => page.clone().context("it draws no dashboards here"),
             _ => bail!("unknown request: {request}"),
         }

@@ -1,4 +1,5 @@
-//! `cargo xtask demo pictures`: the dashboards of a running demo, drawn by a headless browser.
+//! `cargo xtask demo pictures`: the dashboards of a running demo and the page of its agent, drawn by
+//! a headless browser.
 
 use std::fs;
 use std::path::Path;
@@ -17,8 +18,8 @@ const PICTURES: [&str; 5] = [
     "dashboard-agent?dashboard=portolan-agent",
 ];
 
-/// Writes a PNG per dashboard into `folder`.
-pub fn take(page: &str, folder: &Path) -> Result<()> {
+/// Writes a PNG per dashboard into `folder`, and one of the page of `agent`.
+pub fn take(page: &str, agent: &str, folder: &Path) -> Result<()> {
     if !shell::exists("chromium") && apt::is_here() {
         apt::install(&["chromium"])?;
     }
@@ -29,7 +30,8 @@ pub fn take(page: &str, folder: &Path) -> Result<()> {
     let folder = fs::canonicalize(folder).context("finding the folder for pictures")?;
     let mut command = Command::new("node");
     command.arg("picture.mjs").arg(page).arg(&folder).args(PICTURES);
+    command.arg(format!("page?http://{agent}/"));
     shell::quiet(command.current_dir(draw::tools()?))?;
-    println!("{} pictures in {}", PICTURES.len(), portolan_kit::tree::shown(&folder));
+    println!("{} pictures in {}", PICTURES.len() + 1, portolan_kit::tree::shown(&folder));
     Ok(())
 }

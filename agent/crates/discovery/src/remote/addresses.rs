@@ -119,12 +119,6 @@ impl Addresses {
         self.tenants.contains_key(&netns)
     }
 
-    /// Whose a network namespace is: that of a user namespace, or its own. Both are inode numbers of
-    /// one kind, so none is in use twice.
-    pub(super) fn tenant_of(&self, netns: u32) -> u64 {
-        self.tenants.get(&netns).copied().unwrap_or_else(|| netns.into())
-    }
-
     /// Who has an address in the user namespace of `netns`.
     fn tenant(&self, netns: u32, address: Address) -> Option<Only> {
         let tenant = self.tenants.get(&netns)?;

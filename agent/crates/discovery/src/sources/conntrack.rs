@@ -7,11 +7,13 @@
 //!
 //! The kernel has one table for all namespaces and walks all of it for a list of one of them: 9 ms
 //! for the usual 262,144 buckets, even if they are empty. So a namespace is listed once, unless it
-//! tracks many, and lists have an [`Allowance`] of CPU time.
+//! tracks many, and lists have an [`Allowance`] of CPU time. Root in a user namespace translates what it
+//! likes in network namespaces of its own, so a user has a [`Share`] of a list, after all others.
 
 use std::io;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::time::{Instant, sleep_until};
 
 use super::allowance::Allowance;
@@ -36,6 +38,19 @@ const SAVED_UP: Duration = Duration::from_secs(1);
 const FEW: u64 = 8192;
 const ALL: &[Filter] = &[Filter::All];
 const TRANSLATED: &[Filter] = &[Filter::Destination, Filter::Source];
+const NONE: &[Filter] = &[];
+
+/// What is listed of the namespaces that one user has made.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Namespaces that track connections.
+    namespaces: usize,
+    /// Tracked connections in these.
+    connections: u64,
+}
+
+/// Engines without root translate in one namespace.
+const OF_USER: Share = Share { namespaces: 4, connections: 8192 };
 
 /// The kernel's connection tracking.
 pub(super) struct Conntrack {
@@ -92,14 +107,35 @@ fn list(number: u64, owner_of: &OwnerOf) -> io::Result<List> {
     let began = procfs::thread_time();
     let mut cost = Duration::ZERO;
     let (namespaces, _) = namespaces::all();
+    // What root made finds room first.
+    let made = |namespace: Namespace| (namespace.user().filter(|user| *user != 0), namespace);
+    let mut namespaces: Vec<_> = namespaces.into_iter().map(made).collect();
+    namespaces.sort_by_key(|(user, _)| user.is_some());
+    let (mut shares, mut left_out) = (HashMap::<u32, Share>::new(), 0);
     let mut connections = Connections::default();
     // Connections that are not translated, and namespaces of which they are listed later.
     let (mut direct, mut many) = (Vec::new(), Vec::new());
     let (mut tracking, mut failure) = (false, None);
-    for namespace in &namespaces {
+    for (user, namespace) in &namespaces {
+        let mut share = user.map(|user| shares.entry(user).or_insert(OF_USER));
+        if share.as_ref().is_some_and(|share| share.namespaces == 0) {
+            left_out += 1;
+            continue;
+        }
+        let room = share.as_ref().map_or(u64::MAX, |share| share.connections);
         let few = FEW.min((MAX_CONNECTIONS - direct.len()) as u64);
-        let filters = |tracked: u64| if tracked <= few { ALL } else { TRANSLATED };
+        let filters = |tracked: u64| {
+            if tracked > room {
+                NONE
+            } else if tracked <= few {
+                ALL
+            } else {
+                TRANSLATED
+            }
+        };
+        let mut listed = 0;
         let mut keep = |filter: Filter, one: &Tracked| {
+            listed += 1;
             if one.is_translated() || one.client != one.seen_as {
                 connections.add(namespace.inode, one);
             } else if filter == Filter::All && direct.len() < MAX_CONNECTIONS {
@@ -112,7 +148,12 @@ fn list(number: u64, owner_of: &OwnerOf) -> io::Result<List> {
             Ok(None) => {}
             Ok(Some(filters)) => {
                 tracking = true;
-                many.extend((filters != ALL).then_some(namespace));
+                many.extend((filters == TRANSLATED).then_some(namespace));
+                left_out += usize::from(filters == NONE);
+                if let Some(share) = &mut share {
+                    share.namespaces -= 1;
+                    share.connections = share.connections.saturating_sub(listed);
+                }
             }
             Err(error) => failure = Some((namespace.inode, error)),
         }
@@ -134,6 +175,10 @@ fn list(number: u64, owner_of: &OwnerOf) -> io::Result<List> {
     let detail = match failure {
         Some((_, why)) if !tracking => return Err(io::Error::other(why)),
         Some((netns, why)) => Some(format!("without network namespace {netns}: {why}")),
+        None if left_out > 0 => Some(format!(
+            "{left_out} network namespaces that users have made are left out: of each user {} are listed that track at most {} connections together",
+            OF_USER.namespaces, OF_USER.connections
+        )),
         None => (!tracking).then(|| "no network namespace tracks connections".to_owned()),
     };
     let (routes, dropped) = (connections.routes(owner_of), connections.dropped());

@@ -1,7 +1,7 @@
 //! Docker, and podman with its compatible API: containers, their compose names, addresses and
 //! published ports.
 //!
-//! One list has everything; events only trigger the next list.
+//! One list has everything that runs; events trigger the next list, and name what ended before it.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,6 +18,7 @@ use bollard::query_parameters::EventsOptions;
 use bollard::{API_DEFAULT_VERSION, Docker as Client};
 use futures_util::{Stream, StreamExt as _};
 
+use self::ended::Ended;
 use self::starts::Starts;
 use super::{ANSWER_WITHIN, NameSource, Publisher, SourceError, controller, root_cause};
 use crate::inventory::{Inventory, Workload};
@@ -25,6 +26,7 @@ use linux::clock::monotonic_us;
 use linux::peer::Peer;
 use model::service::{Entity, Kind, Service, Source, printable};
 
+mod ended;
 mod starts;
 
 // Labels that compose and swarm set on their containers.
@@ -63,6 +65,7 @@ impl Docker {
         let options = EventsOptions { since: Some(now.to_string()), ..EventsOptions::default() };
         let mut events = pin!(client.events(Some(options)));
         let mut starts = Starts::new(self.source, self.labels.clone());
+        let mut ended = Ended::default();
         loop {
             publisher.looked_up();
             let list = client.list_containers(None).await?;
@@ -73,6 +76,7 @@ impl Docker {
             if let Ok(socket) = std::fs::metadata(&self.socket) {
                 inventory.set_engine_of(socket.uid());
             }
+            ended.report(&mut inventory, monotonic_us(), self.source, &self.labels);
             for container in list {
                 add(&mut inventory, container, self.source, &self.labels);
             }
@@ -88,6 +92,7 @@ impl Docker {
             let mut pause = pin!(Publisher::debounce());
             loop {
                 if let Some(event) = heard {
+                    ended.learn(&event, monotonic_us());
                     starts.learn(&client, event).await?;
                 }
                 heard = tokio::select! {
@@ -158,14 +163,7 @@ fn add(inventory: &mut Inventory, container: ContainerSummary, source: Source, k
     let name =
         names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'));
     let name = name.or(id.get(..12)).unwrap_or(&id);
-    let service = name_of(&labels, name, source);
-    let in_pod = controller::of_runtime_labels(&labels, source);
-    let labels = controller::selected(&labels, keys);
-    let workload =
-        Workload { service, entity: Entity::of(&id), instance: printable(name).into(), labels };
-    if let Some((service, _)) = in_pod {
-        inventory.add_in_pod(&id, Workload { service, ..workload.clone() });
-    }
+    let workload = named(inventory, &id, name, &labels, source, keys);
     let networks = container.network_settings.and_then(|settings| settings.networks);
     for endpoint in networks.unwrap_or_default().into_values() {
         let addresses = [endpoint.ip_address, endpoint.global_ipv6_address];
@@ -183,6 +181,27 @@ fn add(inventory: &mut Inventory, container: ContainerSummary, source: Source, k
         inventory.add_published(address::from_ip(ip), public, workload.clone());
     }
     inventory.add_container(&id, workload);
+}
+
+/// A container as a workload; what it is in a pod's cgroup is added to the inventory.
+fn named(
+    inventory: &mut Inventory,
+    id: &str,
+    name: &str,
+    labels: &impl controller::Labels,
+    source: Source,
+    keys: &[String],
+) -> Workload {
+    let workload = Workload {
+        service: name_of(labels, name, source),
+        entity: Entity::of(id),
+        instance: printable(name).into(),
+        labels: controller::selected(labels, keys),
+    };
+    if let Some((service, _)) = controller::of_runtime_labels(labels, source) {
+        inventory.add_in_pod(id, Workload { service, ..workload.clone() });
+    }
+    workload
 }
 
 /// The name of a container: from labels of compose or swarm, else its own.

@@ -12,6 +12,7 @@ use agent_common::listener::ListenerKey;
 use agent_common::owner::{OwnerKey, OwnerRow};
 use agent_common::slot_table::Reclaim;
 use agent_common::unsent::UnsentKey;
+use hashbrown::HashMap;
 use loader::drain::Drained;
 use model::enforcement::Verdicts;
 use model::snapshot::{Disabled, HookView, MapView};
@@ -120,6 +121,11 @@ impl Kernel for Fake {
 
     fn bind_failure_capacity(&self) -> u64 {
         self.world().bind_failures.capacity()
+    }
+
+    fn set_delegated(&mut self, cgroups: &HashMap<u64, u32>) -> io::Result<()> {
+        assert!(cgroups.is_empty(), "nothing is given away");
+        Ok(())
     }
 
     fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()> {

@@ -405,7 +405,9 @@ impl World {
             name: format!("host-{of}.example"),
             addresses: vec![(address::to_ip(address_of(of)), 600)],
         };
-        self.dns.push(Answer { netns: 100 + program, time_ns: self.now_us * 1000, resolution });
+        let netns = 100 + program;
+        let time_ns = self.now_us * 1000;
+        self.dns.push(Answer { netns, origin: netns.into(), time_ns, resolution });
     }
 
     /// The host answers what it was asked.

@@ -1,0 +1,410 @@
+//! Checks of the API's own answers: as they are, without any fault, and with one fault each.
+
+use api_types::{
+    BalanceVerdict, Cause, Conflict, Edge, Evidence, Finding, Latency, Role, Severity, Timestamp,
+    code,
+};
+use clap::Parser;
+
+use super::*;
+
+/// The arguments of the command alone.
+#[derive(Debug, Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: CheckArgs,
+}
+
+fn arguments(line: &str) -> CheckArgs {
+    let words = std::iter::once("check").chain(line.split_whitespace());
+    Line::try_parse_from(words).expect(line).arguments
+}
+
+macro_rules! golden {
+    ($name:literal) => {
+        serde_json::from_str(include_str!(concat!("../../../server/golden/", $name, ".json")))
+            .expect($name)
+    };
+}
+
+/// The answers of an agent that has seen some faults: the goldens of the API.
+fn answers() -> Answers {
+    Answers {
+        status: golden!("status"),
+        edges: golden!("edges"),
+        services: golden!("services"),
+        listeners: golden!("listeners"),
+        ports: golden!("ports"),
+        conflicts: golden!("conflicts"),
+        reservations: golden!("reservations"),
+        segments: Some(golden!("segments")),
+        balance: golden!("balance"),
+        events: golden!("events"),
+        timeouts: golden!("timeouts"),
+    }
+}
+
+/// The same without any fault: prod/shop calls postgres.
+fn healthy() -> Answers {
+    let mut answers = answers();
+    answers.status.findings.clear();
+    answers.status.ledger.iter_mut().for_each(|one| one.lost.clear());
+    answers.status.memory.overflow_mode = false;
+    answers.conflicts.conflicts.clear();
+    answers.reservations.breaches.clear();
+    answers.events.events.clear();
+    for edge in answers.timeouts.iter_mut().flat_map(|timeouts| &mut timeouts.edges) {
+        edge.finding = None;
+    }
+    for range in &mut answers.ports.ephemeral_ports {
+        (range.used_tcp, range.busiest_destination) = (100, None);
+    }
+    for group in &mut answers.balance.groups {
+        group.requests.verdict = BalanceVerdict::Balanced;
+    }
+    for one in &mut answers.services.services {
+        one.health.reasons.clear();
+        one.changes_before.clear();
+    }
+    answers.edges.edges.retain(|edge| edge.role != Role::Listener);
+    for edge in &mut answers.edges.edges {
+        *edge = calm(edge.clone());
+    }
+    answers
+}
+
+/// An edge on which nothing fails.
+fn calm(edge: Edge) -> Edge {
+    let request = Latency {
+        count: 1000,
+        sum_seconds: 2.0,
+        p50_seconds: Some(0.002),
+        p99_seconds: Some(0.01),
+    };
+    Edge {
+        why: Vec::new(),
+        changes_before: Vec::new(),
+        connects: [("ok".to_owned(), 1000)].into(),
+        retransmits: 0,
+        retransmits_by_phase: [].into(),
+        resets_sent: [].into(),
+        resets_received: [].into(),
+        aborts: [].into(),
+        unanswered: 0,
+        unanswered_stopping: 0,
+        waits: 0,
+        close_wait: Some(0),
+        request,
+        ..edge
+    }
+}
+
+/// The edge prod/shop → postgres:5432.
+fn edge(answers: &mut Answers) -> &mut Edge {
+    answers.edges.edges.iter_mut().find(|edge| edge.client == "shop").expect("the edge")
+}
+
+fn judged(answers: Answers, line: &str) -> Done {
+    let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None };
+    let mut done = arguments(line).judge(gathered, &Baseline::default()).expect("a report");
+    done.report.host = "shop-01".to_owned();
+    done
+}
+
+/// Codes and severities of warnings and errors that follow from nothing.
+fn roots(done: &Done) -> Vec<(&str, Severity)> {
+    let all = done.report.findings.iter();
+    let grave = all.filter(|one| one.severity > Severity::Info && one.caused_by.is_none());
+    grave.map(|one| (one.code.as_str(), one.severity)).collect()
+}
+
+fn cause(cause: &str, count: u64) -> Cause {
+    Cause { cause: cause.to_owned(), text: cause.to_owned(), count }
+}
+
+#[test]
+fn without_a_fault_there_is_nothing_to_fix_and_a_line_says_so() {
+    let done = judged(healthy(), "");
+    assert_eq!(roots(&done), []);
+    let text = Format::Text.text(&done, false).expect("text");
+    assert!(text.contains(" passed, nothing to fix (last 100 s)."), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let text = Format::Text.text(&done, true).expect("text");
+    assert!(text.contains("✓ 2 edges connect (0 of 2000 failed)"), "{text}");
+}
+
+#[test]
+fn each_fault_has_its_code_and_no_other_root() {
+    use Severity::{Error, Warning};
+    type Fault = fn(&mut Answers);
+    fn connects(answers: &mut Answers, result: &str, count: u64) {
+        edge(answers).connects.insert(result.to_owned(), count);
+    }
+    let faults: [(&str, Severity, Fault); 22] = [
+        ("PC101", Error, |all| connects(all, "refused", 100)),
+        ("PC101", Warning, |all| connects(all, "refused", 3)),
+        ("PC102", Error, |all| connects(all, "unreachable", 100)),
+        ("PC102", Error, |all| connects(all, "denied", 100)),
+        ("PC103", Error, |all| connects(all, "timeout", 100)),
+        ("PC103", Error, |all| {
+            connects(all, "aborted", 100);
+            edge(all).retransmits_by_phase.insert("syn".to_owned(), 100);
+        }),
+        ("PC104", Error, |all| connects(all, "address_unavailable", 100)),
+        ("PC105", Error, |all| connects(all, "ports_exhausted", 100)),
+        ("PD702", Error, |all| {
+            edge(all).port = 53;
+            connects(all, "timeout", 100);
+        }),
+        ("PC106", Warning, |all| edge(all).unanswered = 20),
+        ("PC106", Error, |all| {
+            edge(all).unanswered = 20;
+            edge(all).request.count = 10;
+        }),
+        ("PC107", Warning, |all| edge(all).why = vec![cause("abort_keepalive", 5)]),
+        ("PC108", Warning, |all| edge(all).why = vec![cause("reset_idle_reuse", 5)]),
+        ("PC109", Warning, |all| edge(all).why = vec![cause("reset_protocol", 500)]),
+        ("PP201", Warning, |all| {
+            edge(all).request.p99_seconds = Some(1.2);
+            edge(all).request.sum_seconds = 30.0;
+        }),
+        ("PP202", Warning, |all| {
+            all.balance.groups[0].requests.verdict = BalanceVerdict::Unbalanced;
+        }),
+        ("PP203", Error, |all| all.listeners.listeners[0].backlog = 129),
+        ("PP204", Warning, |all| {
+            edge(all).retransmits = 100;
+            edge(all).sent_bytes = 1_000_000;
+        }),
+        ("PP205", Warning, |all| {
+            edge(all).receive_queue_bytes = Some(5_000_000);
+            edge(all).received_bytes = 1_000_000;
+        }),
+        ("PP206", Warning, |all| edge(all).close_wait = Some(21)),
+        ("PO320", Warning, |all| all.ports.ephemeral_ports[0].used_tcp = 24_000),
+        ("PA507", Warning, |all| all.status.memory.overflow_mode = true),
+    ];
+    for (code, severity, fault) in faults {
+        let mut answers = healthy();
+        fault(&mut answers);
+        let done = judged(answers, "");
+        assert_eq!(roots(&done), [(code, severity)], "{:#?}", done.report.findings);
+        assert_eq!(done.report.has(Error), severity == Error);
+    }
+}
+
+#[test]
+fn what_is_no_fault_is_no_finding() {
+    type Calm = fn(&mut Answers);
+    let calm: [Calm; 5] = [
+        // A server that stops refuses.
+        |all| {
+            edge(all).connects.insert("stopping".to_owned(), 500);
+        },
+        // A race that a client called off, without a SYN in vain.
+        |all| {
+            edge(all).connects.insert("aborted".to_owned(), 500);
+        },
+        // Long polling.
+        |all| {
+            edge(all).request.p99_seconds = Some(10.0);
+            edge(all).request.sum_seconds = 5000.0;
+            edge(all).waits = 500;
+        },
+        // A user made it up.
+        |all| {
+            edge(all).unverified_user = Some(1000);
+            edge(all).connects.insert("refused".to_owned(), 500);
+        },
+        // A host that is gone is no loss, and a few resets are no storm.
+        |all| edge(all).why = vec![cause("reset_protocol", 3)],
+    ];
+    for (at, change) in calm.iter().enumerate() {
+        let mut answers = healthy();
+        change(&mut answers);
+        let done = judged(answers, "");
+        assert_eq!(roots(&done), [], "{at}: {:#?}", done.report.findings);
+    }
+}
+
+#[test]
+fn loss_explains_timeouts_and_slow_requests_of_callers() {
+    let mut answers = healthy();
+    let lossy = edge(&mut answers);
+    lossy.retransmits = 100;
+    lossy.sent_bytes = 1_000_000;
+    lossy.connects.insert("timeout".to_owned(), 100);
+    lossy.retransmits_by_phase.insert("syn".to_owned(), 100);
+    let slow = Latency { p99_seconds: Some(1.2), sum_seconds: 30.0, ..lossy.request };
+    let caller = answers.edges.edges.iter_mut().find(|edge| edge.client == "internet");
+    caller.expect("the caller").request = slow;
+    let done = judged(answers, "");
+    assert_eq!(roots(&done), [("PP204", Severity::Error)]);
+    let of = |code: &str| done.report.findings.iter().find(|one| one.code == code).expect("it");
+    assert_eq!(of("PC103").caused_by.as_deref(), Some("PP204"));
+    assert!(of("PP201").caused_by.is_some());
+    assert_eq!(of("PP201").subject, "internet → prod/shop:8080");
+}
+
+#[test]
+fn a_client_that_scans_is_one_finding() {
+    let mut answers = healthy();
+    let scanned = edge(&mut answers).clone();
+    let scan = (1..=200).map(|port| Edge {
+        port,
+        client: "scanner".to_owned(),
+        connects: [("refused".to_owned(), 4)].into(),
+        ..scanned.clone()
+    });
+    answers.edges.edges.extend(scan);
+    let done = judged(answers, "");
+    assert_eq!(roots(&done), [("PC101", Severity::Error)]);
+    let finding = &done.report.findings[0];
+    assert_eq!(finding.evidence.get("refused"), Some(&Evidence::Number(800)));
+    assert!(finding.title.contains("200 servers and ports"), "{}", finding.title);
+}
+
+#[test]
+fn clients_of_a_dead_server_are_one_finding() {
+    let mut answers = healthy();
+    let one = edge(&mut answers).clone();
+    for client in ["cart", "orders"] {
+        answers.edges.edges.push(Edge {
+            client: client.to_owned(),
+            connects: [("refused".to_owned(), 50)].into(),
+            ..one.clone()
+        });
+    }
+    let done = judged(answers, "");
+    assert_eq!(roots(&done), [("PC101", Severity::Error)]);
+    let title = &done.report.findings[0].title;
+    assert!(title.starts_with("postgres:5432: 100% of connects are refused (100 of 100); clients: prod/cart, prod/orders"), "{title}");
+}
+
+#[test]
+fn events_and_changes_say_since_when_and_after_what() {
+    let done = judged(answers(), "");
+    let refused = done.report.findings.iter().find(|one| one.code == code::CONNECTS_REFUSED);
+    let refused = refused.expect("refused connects");
+    assert_eq!(refused.since, "2023-11-14T22:14:21.5Z".parse::<Timestamp>().ok());
+    let changes = Some(&Evidence::Text("postgres restarted 40 seconds ago".to_owned()));
+    assert_eq!(refused.evidence.get("changes_before"), changes);
+}
+
+#[test]
+fn a_report_as_text_has_sections_causes_and_fixes() {
+    let done = judged(answers(), "--all");
+    let text = Format::Text.text(&done, true).expect("text");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/check/golden/report.txt");
+    if std::env::var_os("PORTOLAN_BLESS").is_some() {
+        std::fs::write(path, &text).expect("written");
+    }
+    assert_eq!(text, std::fs::read_to_string(path).expect("the golden"), "{text}");
+    assert!(!text.contains('\u{1b}'));
+}
+
+#[test]
+fn sections_services_and_skips_choose_what_is_shown() {
+    let codes = |line: &str| {
+        let done = judged(answers(), line);
+        done.report.findings.into_iter().map(|one| one.code).collect::<Vec<_>>()
+    };
+    assert!(codes("--ports-only").iter().all(|code| code.starts_with("PO")));
+    assert!(codes("--only ports,security").iter().all(|code| !code.starts_with("PC")));
+    assert!(codes("").contains(&"PO301".to_owned()));
+    assert!(!codes("--skip PO301=prod/shop*").contains(&"PO301".to_owned()));
+    assert!(codes("--skip PO301=other").contains(&"PO301".to_owned()));
+    assert!(codes("--service billing").is_empty());
+    assert!(codes("--service postgres").contains(&"PP203".to_owned()));
+    let gathered = Gathered { answers: Ok(answers()), seen: None, resolver: None };
+    let refused = arguments("--service postgers").judge(gathered, &Baseline::default());
+    let error = refused.err().expect("no such service").to_string();
+    assert_eq!(error, "no service is named postgers; did you mean postgres?");
+}
+
+#[test]
+fn without_an_agent_the_report_is_incomplete() {
+    let gathered =
+        Gathered { answers: Err("nobody".to_owned()), seen: Some(Seen::default()), resolver: None };
+    let done = arguments("").judge(gathered, &Baseline::default()).expect("a report");
+    assert_eq!(done.report.incomplete.as_deref(), Some("nobody"));
+    for format in [Format::Text, Format::Markdown, Format::Junit, Format::Html] {
+        let text = format.text(&done, false).expect("text");
+        assert!(text.contains("nobody"), "{text}");
+    }
+}
+
+#[test]
+fn junit_is_xml_with_a_failure_for_each_warning_and_error() {
+    let done = judged(hostile(), "");
+    let text = Format::Junit.text(&done, false).expect("text");
+    let document = roxmltree::Document::parse(&text).expect("XML");
+    let count = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).count();
+    let summary = done.report.summary;
+    assert_eq!(count("failure") as u64, summary.error + summary.warning);
+    assert_eq!(count("skipped") as u64, summary.skipped);
+    let all = summary.error + summary.warning + summary.info + summary.passed + summary.skipped;
+    assert_eq!(count("testcase") as u64, all);
+    let root = document.root_element();
+    assert_eq!(root.attribute("tests"), Some(all.to_string().as_str()));
+}
+
+#[test]
+fn html_is_one_file_that_names_cannot_change() {
+    let done = judged(hostile(), "");
+    let text = Format::Html.text(&done, false).expect("text");
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    let document = roxmltree::Document::parse_with_options(&text, options).expect("well-formed");
+    let elements = || document.descendants().filter(roxmltree::Node::is_element);
+    let foreign = ["script", "link", "img", "iframe", "object", "b1"];
+    assert!(elements().all(|node| !foreign.contains(&node.tag_name().name())), "{text}");
+    assert!(elements().all(|node| node.attribute("src").is_none()));
+    let cards = elements()
+        .filter(|node| node.attribute("class").is_some_and(|class| class.starts_with("card")));
+    assert_eq!(cards.count(), done.report.findings.len());
+    assert!(elements().any(|node| node.has_tag_name(("http://www.w3.org/2000/svg", "svg"))));
+    assert!(!text.contains("url(") && !text.contains("@import"));
+}
+
+#[test]
+fn markdown_has_no_markup_of_names() {
+    let done = judged(hostile(), "");
+    let text = Format::Markdown.text(&done, false).expect("text");
+    assert!(!text.contains("<b1>") && text.contains("\\<b1\\>"), "{text}");
+    let all = text.lines().filter(|line| line.starts_with("* ✗") || line.starts_with("* !"));
+    let summary = done.report.summary;
+    assert_eq!(all.count() as u64, summary.error + summary.warning);
+}
+
+#[test]
+fn json_is_read_back_and_is_a_baseline() {
+    let done = judged(answers(), "");
+    let text = Format::Json.text(&done, false).expect("text");
+    let report: Report = serde_json::from_str(&text).expect("a report");
+    assert_eq!(report, done.report);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("before.json");
+    std::fs::write(&path, text).expect("written");
+    let baseline = Baseline::read(&path).expect("read");
+    let judge = |answers| {
+        let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None };
+        arguments("").judge(gathered, &baseline).expect("a report").report
+    };
+    let again = judge(answers());
+    assert_eq!((again.findings.len(), again.summary.known), (0, report.findings.len() as u64));
+    let mut worse = answers();
+    edge(&mut worse).connects.insert("ports_exhausted".to_owned(), 100);
+    let new: Vec<String> = judge(worse).findings.into_iter().map(|one: Finding| one.code).collect();
+    assert_eq!(new, ["PC105"]);
+}
+
+/// Answers with names that would be markup.
+fn hostile() -> Answers {
+    let mut answers = answers();
+    let name = "<b1>&\"'|`x`</b1>\u{1b}[2J\u{0}";
+    edge(&mut answers).server = name.to_owned();
+    let conflict: &mut Conflict = &mut answers.conflicts.conflicts[0];
+    conflict.finding.title = name.to_owned();
+    conflict.claimant.service.name = name.to_owned();
+    answers
+}
