@@ -48,13 +48,11 @@ Every setting is a flag, an environment variable and a key of the configuration 
 config show` lists the keys. Flags win over the environment, the environment over the file.
 
 Exit codes: 0 done; 1 failed, or something is not well (with --exit-code, or found by check or
-diagnose); 2 invalid command line or configuration; 3 the agent cannot be reached or does not
-answer.";
+diagnose); 2 invalid command line or configuration; 3 the agent cannot be reached or does not answer.";
 
 /// Exit codes: what was asked for is done.
 pub const DONE: u8 = 0;
-/// It failed; or there are findings, and `--exit-code` was given or the command is `check` or
-/// `diagnose`.
+/// It failed; or there are findings, and `--exit-code` was given or the command looks for them.
 pub const FAILED: u8 = 1;
 /// The command line or the configuration is invalid.
 pub const INVALID: u8 = 2;
