@@ -65,11 +65,13 @@ impl Look {
     }
 }
 
-/// The server's process, if the OOM killer has ended it: one of its name, or one that ended when the
-/// agent saw the server end, `stopped` seconds ago.
+/// The server's process, if the OOM killer has ended it: one of its name, or of a script one that
+/// ended when the agent saw the server end, `stopped` seconds ago.
 pub(super) fn killed(server: &Name, stopped: Option<f64>) -> Option<Killed> {
     // A command name has 15 bytes.
     let short: Vec<u8> = server.name.bytes().take(15).collect();
+    // A script has the command name of its interpreter.
+    let is_script = server.name.contains('.');
     let kills = oom::kills(RECENT_SECONDS).ok()?;
     let mut found = kills.into_iter().map(|Kill { pid, command, seconds_ago }| {
         let is_named = command.as_bytes() == short;
@@ -77,7 +79,7 @@ pub(super) fn killed(server: &Name, stopped: Option<f64>) -> Option<Killed> {
     });
     found.find(|kill| {
         let at_once = |stopped: f64| BEFORE_SECONDS.contains(&(kill.seconds_ago - stopped));
-        kill.is_named || stopped.is_some_and(at_once)
+        kill.is_named || (is_script && stopped.is_some_and(at_once))
     })
 }
 
