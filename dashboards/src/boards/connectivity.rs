@@ -153,9 +153,9 @@ fn stuck() -> Vec<Panel> {
         Panel::lines("Not closed", "Connections in CLOSE_WAIT for at least a minute: the other end has closed them, the program of that side has not.", Unit::Count, 12)
             .query(format!("sum by (client, server, role) (portolan_tcp_close_wait_connections{{{TO}}}) > 0"), "{{client}} → {{server}}: {{role}}")
             .or_else("none"),
-        Panel::lines("Idle connections", "After how long ends close idle connections (median), and after which pauses clients still use them (P99), in an hour. A server that closes as early as a client comes back resets a request sooner or later.", Unit::Seconds, 12)
-            .query(format!("histogram_quantile(0.5, sum by (client, server, closed_by, le) (increase(portolan_tcp_idle_close_seconds_bucket{{{TO}}}[1h])))"), "{{client}} → {{server}}: closed by the {{closed_by}}")
-            .query(format!("histogram_quantile(0.99, sum by (client, server, le) (increase(portolan_tcp_idle_reuse_seconds_bucket{{{TO}}}[1h])))"), "{{client}} → {{server}}: used again")
+        Panel::lines("Idle connections", "After how long ends close idle connections (median), and after which pauses clients still use them (P99), in the time shown. A server that closes as early as a client comes back resets a request sooner or later.", Unit::Seconds, 12)
+            .query(format!("histogram_quantile(0.5, sum by (client, server, closed_by, le) (increase(portolan_tcp_idle_close_seconds_bucket{{{TO}}}[$__range])))"), "{{client}} → {{server}}: closed by the {{closed_by}}")
+            .query(format!("histogram_quantile(0.99, sum by (client, server, le) (increase(portolan_tcp_idle_reuse_seconds_bucket{{{TO}}}[$__range])))"), "{{client}} → {{server}}: used again")
             .or_else("none"),
         Panel::lines("Requests that waited", "Requests per minute that took half a second or longer, one right after the other on a connection: long polling, or a client that keeps a slow server busy.", Unit::PerMinute, 12)
             .query(format!("60 * sum by (client, server, role) (rate(portolan_requests_waited_total{{{TO}}}[$__rate_interval])) > 0"), "{{client}} → {{server}}: {{role}}")
