@@ -128,8 +128,8 @@ fn a_request_runs_two_programs_and_a_packet_none() {
 /// two by notes in sets (decision 89).
 const VERIFIED: [(&str, u32); 26] = [
     ("inet_sock_set_s", 99_000),
-    ("sk_data_ready", 12_600),
-    ("sock_send_lengt", 5_900),
+    ("sk_data_ready", 14_600),
+    ("sock_send_lengt", 6_400),
     // tcp_retransmit_skb and tcp_retransmit_synack.
     ("tcp_retransmit_", 120),
     ("tcp_send_reset", 7400),
@@ -150,8 +150,8 @@ const VERIFIED: [(&str, u32); 26] = [
     ("inet_bind_sk", 39_500),
     ("inet6_bind_sk", 39_500),
     ("state_fallback", 100_300),
-    ("ready_fallback", 12_600),
-    ("send_fallback", 5_900),
+    ("ready_fallback", 14_600),
+    ("send_fallback", 6_400),
     ("tx_rst_fallback", 7400),
     ("rx_rst_fallback", 930),
 ];
