@@ -49,7 +49,7 @@ const UNREAD_TIMEOUT: Duration = Duration::from_secs(30);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How often to check for a finished request while every connection is busy.
-const ALL_BUSY: Duration = Duration::from_millis(20);
+const ALL_BUSY: Duration = Duration::from_millis(2);
 
 /// Finds the process that listens on the port of an address, as far as permissions allow.
 pub type Occupant = fn(SocketAddr) -> Option<String>;
