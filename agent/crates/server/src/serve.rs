@@ -35,6 +35,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// The head of a request must fit; bodies are never read.
 const HEAD_BYTES: usize = 16 * 1024;
 
+/// Connections that wait to be accepted; `net.core.somaxconn` is the limit.
+const BACKLOG: i32 = 4096;
+
 /// Timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,6 +61,9 @@ pub type Occupant = fn(SocketAddr) -> Option<String>;
 pub fn bind(address: SocketAddr, occupant: Occupant) -> anyhow::Result<TcpListener> {
     let listener =
         TcpListener::bind(address).map_err(|error| refused(address, &error, occupant))?;
+    // The standard library's queue is of 128, which a flood fills at once: then the kernel drops a
+    // scraper's SYN, which comes again after a second.
+    rustix::net::listen(&listener, BACKLOG).context("preparing the HTTP listener")?;
     listener.set_nonblocking(true).context("preparing the HTTP listener")?;
     Ok(listener)
 }
