@@ -122,7 +122,7 @@ impl Digest {
         (note.word ^ self.0) & UPPER | (note.sequence ^ sequence | note.rest ^ self.0 as u32) as u64
     }
 
-    /// The owner in the word of a note about this connection, if it is new; 0 is no word.
+    /// The owner in the word of a note about this connection, if it is new. An empty word, 0, has none.
     #[inline(always)]
     pub const fn fresh_owner(self, word: u64, now_us: u64) -> Option<u32> {
         let age = step(now_us).wrapping_sub((word >> 16) as u16);

@@ -107,7 +107,7 @@ fn raise(found: &mut [Found], parents: &[Option<usize>]) {
     for effect in 0..found.len() {
         let Some(severity) = found.get(effect).map(|one| one.finding.severity) else { continue };
         let mut at = effect;
-        // There is no circle, see `leads_to`.
+        // It ends: `leads_to` closes no circle.
         while let Some(cause) = parents.get(at).copied().flatten() {
             if let Some(one) = found.get_mut(cause) {
                 one.finding.severity = one.finding.severity.max(severity);

@@ -216,7 +216,7 @@ fn what_is_no_fault_is_no_finding() {
             edge(all).unverified_user = Some(1000);
             edge(all).connects.insert("refused".to_owned(), 500);
         },
-        // A host that is gone is no loss, and a few resets are no storm.
+        // Neither packet loss for a host that is down nor a reset storm for a few resets.
         |all| edge(all).why = vec![cause("reset_protocol", 3)],
     ];
     for (at, change) in calm.iter().enumerate() {

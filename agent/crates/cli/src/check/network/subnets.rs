@@ -118,7 +118,7 @@ fn own(seen: &Seen) -> Vec<Subnet> {
         network.addresses.iter().filter_map(|one| {
             let link = network.links.iter().find(|link| link.index == one.index)?;
             let is_foreign = link.is_loopback || OF_ENGINES.contains(&&*link.kind);
-            // A single address is no network.
+            // A prefix as long as the address stands for one host, not for a network.
             let is_single = one.prefix >= if one.address.is_ipv4() { 32 } else { 128 };
             (!is_foreign && !is_single && !linux::network::is_shared(one.address)).then(|| Subnet {
                 owner: format!("the host's interface {}", link.name),
