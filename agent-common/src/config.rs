@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 292;
+offsets! { 296;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -195,11 +195,13 @@ offsets! { 292;
     skb_prev = "sk_buff"."prev",
     /// Where the packet's data in its buffer ends.
     skb_tail = "sk_buff"."tail",
+    /// A list of its own; a child of a listener is born with the address of that one's.
+    tsq_node = "tcp_sock"."tsq_node",
 }
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1436 {
+    pub struct Config: 1440 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -243,7 +245,9 @@ crate::wire! {
         pub chrono_type_mask: u8,
         /// The bit of [`Offsets::kernel_socket`]'s byte.
         pub kernel_socket_mask: u8,
+        /// 1 if the state of sockets lies in the table of sockets.
+        pub socket_table: u8,
         /// Always zero.
-        pub zero: [u8; 3],
+        pub zero: [u8; 2],
     }
 }

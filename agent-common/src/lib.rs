@@ -47,6 +47,7 @@ pub mod retransmit;
 pub mod share;
 pub mod slot_table;
 pub mod socket;
+pub mod socket_table;
 pub mod unanswered;
 pub mod unsent;
 pub mod wait;

@@ -1,4 +1,5 @@
-//! Per-socket state: lives in the kernel's socket-local storage and dies with the socket.
+//! Per-socket state: lies in the table of sockets ([`crate::socket_table`]), or in the kernel's
+//! socket-local storage, and ends with the socket.
 
 /// The socket is not established (yet, or any more).
 pub const STAGE_NEW: u8 = 0;
@@ -12,11 +13,11 @@ pub const STAGE_CLOSED: u8 = 3;
 crate::wire! {
     /// State of one socket. A child of `accept` inherits its listener's copy.
     ///
-    /// The kernel puts a value eight bytes into a cache line: what changes with every request
+    /// A state begins eight bytes into a cache line, in either place: what changes with every request
     /// comes after the first 56 bytes. The two sides of a connection run on different CPUs, and a
     /// program that only asks who a socket is would otherwise wait for a line that another CPU
     /// has just written.
-    pub struct SocketState: 104 {
+    pub struct SocketState: 112 {
         /// Row of the owner.
         pub owner: u32,
         /// Slot of the edge (overflow slots are below `FIRST_FREE_SLOT`); of a listener in its table.
@@ -31,7 +32,8 @@ crate::wire! {
         /// `tcp_sock.rtt_seq` marker of the last round trip sample; see the hook `iterate_sockets`.
         pub rtt_mark: u32,
         /// When the connect began, CLOCK_MONOTONIC microseconds. Of an open connection: when the
-        /// socket iteration first found that the peer had closed it (CLOSE_WAIT); 0 until then.
+        /// socket iteration first found that the peer had closed it (CLOSE_WAIT); 0 until then. Of one
+        /// that has ended: when it did, jiffies.
         pub start_us: u64,
         /// Client: when the first segment of a retransmitted request was first sent; 0 without loss.
         /// Server: the chain of long exchanges; see [`crate::wait`].
@@ -60,6 +62,10 @@ crate::wire! {
         /// Jiffies in which sending was limited by the receive window, and in the upper word by the
         /// send buffer, as far as they are counted in the slot.
         pub limited: u64,
+        /// Both ports; see [`crate::socket_table::ports`]. In the table only.
+        pub ports: u32,
+        /// Since when the socket looks like another one; see [`crate::socket_table::suspect`].
+        pub suspect: u32,
     }
 }
 

@@ -4,6 +4,8 @@
 //! (`inet_sk_set_state` and `inet_sk_state_store` in net/ipv4/af_inet.c are called with full sockets
 //! only, and no raw socket passes there), or it has a state.
 
+use core::ptr::NonNull;
+
 use agent_common::abort::abort_cause;
 use agent_common::address::from_owner;
 use agent_common::durations::CONNECT;
@@ -17,16 +19,18 @@ use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
+use agent_common::socket_table::{is_gone, ports, suspect};
 use agent_common::{exchange, idle};
 
 use crate::clock::monotonic_us;
 use crate::edges::{self, count};
-use crate::maps::{self, lost, seen, socket, socket_or_insert};
+use crate::maps::{self, config, lost, seen, socket, stored_or_insert};
 use crate::opaque::opaque;
 use crate::sock::{CLOSE, LISTEN, SYN_RECV, SYN_SENT, Sock, Tcp};
 use crate::sync::{halves, sync, sync_limited, sync_listener, sync_retransmits};
 use crate::{
-    atomic, attempts, binds, emit, histograms, listeners, notes, owners, requests, unanswered,
+    atomic, attempts, binds, emit, histograms, listeners, notes, owners, requests, socket_table,
+    unanswered,
 };
 
 /// A program calls connect or listen, and the socket is about to change to `new`. Process context.
@@ -56,12 +60,13 @@ fn connecting(sk: Sock, owner: u32) {
         port_or_end: sk.local_port(),
         // The SYN will change it; see `failed`.
         answered_seq: sk.tcp().map_or(0, Tcp::write_seq),
+        ports: ports(sk.remote_port(), 0),
         ..maps::blank()
     };
     if let Some(state) = remember(sk, &state) {
         // Last, so that what storage takes is no part of the latency.
         // SAFETY: a valid value of this socket's storage; the stack holds the socket's lock.
-        unsafe { (*state).start_us = monotonic_us() };
+        unsafe { (*state.as_ptr()).start_us = monotonic_us() };
     }
 }
 
@@ -74,9 +79,29 @@ fn listening(sk: Sock, owner: u32) {
         role: ROLE_LISTENER,
         stage: STAGE_OPEN,
         retransmits: u64::from(sk.drops()),
+        ports: ports(0, sk.local_port()),
         ..maps::blank()
     };
     remember(sk, &state);
+}
+
+/// A listener's child is there, a copy of it up to now, with the same local port and nothing else that
+/// is known. It inherits the listener's state, as it does by itself where that lies in the socket.
+#[inline(always)]
+pub fn born(sk: Sock) {
+    let Some(tcp) = sk.tcp() else { return };
+    let Some(listener) = socket_table::at(tcp.parents_key()) else { return };
+    // SAFETY: a valid map value; the stack holds the child's lock.
+    unsafe {
+        if (*listener).role != ROLE_LISTENER || (*listener).stage != STAGE_OPEN {
+            return;
+        }
+        if socket_table::write(sk, &*listener).is_none()
+            && let Some(state) = stored_or_insert(sk.0, &*listener)
+        {
+            *state = *listener;
+        }
+    }
 }
 
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
@@ -104,9 +129,9 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
     // between them.
     let state = match socket(sk.0) {
         None => adopt(sk, old),
-        state => state,
+        Some(state) => NonNull::new(state),
     };
-    let (Some(tcp), Some(state)) = (sk.tcp(), state) else {
+    let (Some(tcp), Some(state)) = (sk.tcp(), state.map(NonNull::as_ptr)) else {
         if !is_fallback {
             seen(CONNECTION);
             count!(u32::from(ROLE_UNKNOWN), connects[CONNECT_OK], 1);
@@ -131,6 +156,7 @@ pub fn established(sk: Sock, old: u8, is_fallback: bool) {
         (*state).last_received_us = now_us;
         (*state).idle = idle::since(now_us);
         (*state).port_or_end = UNDECIDED;
+        (*state).ports = ports(sk.remote_port(), sk.local_port());
         (*state).stage = STAGE_OPEN;
         let slot = (*state).slot;
         let Some(counters) = edges::counters(slot) else { return };
@@ -208,7 +234,53 @@ pub fn closed(sk: Sock, old: u8) {
             }
             count!((*state).slot, closed, 1);
         }
-        (*state).stage = STAGE_CLOSED;
+        socket_table::end(state);
+    }
+}
+
+/// Whether the socket that an entry of the table is for is still there. Its memory may be of another
+/// one, or of something else, if the kernel has skipped its end; that is made up for here. Only for
+/// the socket iteration.
+///
+/// # Safety
+/// `state` must be a valid value of the table.
+#[inline(always)]
+pub unsafe fn is_alive(sk: Sock, state: *mut SocketState) -> bool {
+    // SAFETY: the caller's contract; volatile, because the hooks write meanwhile.
+    unsafe {
+        let stage = core::ptr::read_volatile(&raw const (*state).stage);
+        let role = core::ptr::read_volatile(&raw const (*state).role);
+        // What is known of its ports: a listener and its children before the end of their handshake
+        // have the local one, a client chooses it late.
+        let known = if role == ROLE_LISTENER {
+            0xffff
+        } else if stage == STAGE_CONNECTING {
+            0xffff << 16
+        } else {
+            u32::MAX
+        };
+        let ports = ports(sk.remote_port(), sk.local_port());
+        let is_it = sk.is_tcp()
+            && sk.state() != CLOSE
+            && (ports ^ core::ptr::read_volatile(&raw const (*state).ports)) & known == 0;
+        let since = core::ptr::read_volatile(&raw const (*state).suspect);
+        if is_it {
+            if since != 0 {
+                core::ptr::write_volatile(&raw mut (*state).suspect, 0);
+            }
+            return true;
+        }
+        // A socket about to connect, or to close, looks like that, too.
+        let now = socket_table::jiffies();
+        if since == 0 {
+            core::ptr::write_volatile(&raw mut (*state).suspect, suspect(now));
+        } else if is_gone(since, now) {
+            if stage == STAGE_OPEN && role != ROLE_LISTENER {
+                count!((*state).slot, closed, 1);
+            }
+            socket_table::end(state);
+        }
+        false
     }
 }
 
@@ -244,6 +316,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         rtt_mark,
         recoveries: halves(tcp.timeouts(), tcp.dsacks()),
         limited: halves(window, buffer),
+        ports: ports(sk.remote_port(), sk.local_port()),
         ..maps::blank()
     };
     if remember(sk, &state).is_some() && !connecting && !listening {
@@ -313,7 +386,7 @@ unsafe fn serve(sk: Sock, state: *mut SocketState) {
 
 /// A socket that no hook has reported: its listener was not known, or its state was lost.
 #[inline(always)]
-fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
+fn adopt(sk: Sock, old: u8) -> Option<NonNull<SocketState>> {
     let owner = owners::nobody(sk.netns(), || sk.net());
     let client = old == SYN_SENT;
     let state = SocketState {
@@ -326,17 +399,24 @@ fn adopt(sk: Sock, old: u8) -> Option<*mut SocketState> {
     remember(sk, &state)
 }
 
+/// Writes the state of a socket. The compiler may make a function of it, and what that returns must
+/// be one word: of two it leaves one unwritten for `None`, which the verifier refuses.
 #[inline(always)]
-fn remember(sk: Sock, initial: &SocketState) -> Option<*mut SocketState> {
+fn remember(sk: Sock, initial: &SocketState) -> Option<NonNull<SocketState>> {
     seen(SOCKET);
-    let Some(state) = socket_or_insert(sk.0, initial) else {
+    if config!(socket_table) == 1
+        && let Some(state) = socket_table::write(sk, initial)
+    {
+        return NonNull::new(state);
+    }
+    let Some(state) = stored_or_insert(sk.0, initial) else {
         lost(SOCKET, NO_STORAGE);
         return None;
     };
     // SAFETY: a valid value of this socket's storage. A socket used again keeps its old state's
     // place, so the new one is written over it.
     unsafe { *state = *initial };
-    Some(state)
+    NonNull::new(state)
 }
 
 #[inline(always)]

@@ -35,6 +35,7 @@ mod shares;
 mod slot_table;
 mod sock;
 mod socket_storage;
+mod socket_table;
 mod sync;
 mod unanswered;
 

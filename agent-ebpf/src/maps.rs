@@ -20,6 +20,7 @@ use agent_common::preexisting::Preexisting;
 use agent_common::queues::Queues;
 use agent_common::share::{self, ShareKey};
 use agent_common::socket::SocketState;
+use agent_common::socket_table::{self as contract, Entry, Set};
 use agent_common::unsent::UnsentRow;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
@@ -27,7 +28,9 @@ use aya_ebpf::macros::btf_map;
 
 use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
+use crate::sock::Sock;
 use crate::socket_storage::{BoundStorage, QuestionStorage, SocketStorage};
+use crate::socket_table;
 
 /// Set by the agent before load; constant for the verifier. In a map of its own, so that an agent
 /// that takes over pinned tables can read what the programs were loaded with.
@@ -56,7 +59,8 @@ static CONFIG: Config = Config {
     fallback: 0,
     chrono_type_mask: 0,
     kernel_socket_mask: 0,
-    zero: [0; 3],
+    socket_table: 0,
+    zero: [0; 2],
 };
 
 /// The histogram grid, in read-only data.
@@ -68,7 +72,12 @@ static NEAR: [u8; histogram::NEAR_US] = histogram::NEAR_BUCKETS;
 // SAFETY: zeros are a valid state.
 static BLANK: SocketState = unsafe { core::mem::zeroed() };
 
-/// State per socket; a child of `accept` inherits its listener's. Written by the hooks only.
+/// State per socket; see [`agent_common::socket_table`]. Written by the hooks only. Mapped by nobody:
+/// it begins at a page that way, and its entries at cache lines.
+#[btf_map]
+static SOCKET_TABLE: Array<Set, { contract::SETS }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// The same of sockets that found no room there; a child of `accept` inherits its listener's. Written
+/// by the hooks only.
 #[btf_map]
 static SOCKETS: SocketStorage = SocketStorage::new();
 
@@ -434,7 +443,24 @@ pub fn connects_at(now_ns: u64) {
 /// (net/core/bpf_sk_storage.c) finds nothing for request and TIME_WAIT sockets.
 #[inline(always)]
 pub fn socket(sk: *const c_void) -> Option<*mut SocketState> {
+    if config!(socket_table) == 1
+        && let Some(state) = socket_table::find(Sock(sk))
+    {
+        return Some(state);
+    }
+    stored(sk)
+}
+
+/// State of a socket in its own storage, if it has one there.
+#[inline(always)]
+pub fn stored(sk: *const c_void) -> Option<*mut SocketState> {
     SOCKETS.get(sk, core::ptr::null(), 0)
+}
+
+/// The first entry of a set of sockets.
+#[inline(always)]
+pub fn socket_set(set: u32) -> Option<*mut Entry> {
+    SOCKET_TABLE.get_ptr_mut(set).map(<*mut _>::cast)
 }
 
 /// A state of zeros. Read, not made: the compiler makes zeros with a call that goes byte by byte.
@@ -444,8 +470,8 @@ pub fn blank() -> SocketState {
     unsafe { core::ptr::read_volatile(&raw const BLANK) }
 }
 
-/// State of a socket, created from `initial` if it has none.
+/// State of a socket in its own storage, created from `initial` if it has none there.
 #[inline(always)]
-pub fn socket_or_insert(sk: *const c_void, initial: &SocketState) -> Option<*mut SocketState> {
+pub fn stored_or_insert(sk: *const c_void, initial: &SocketState) -> Option<*mut SocketState> {
     SOCKETS.get(sk, initial, BPF_SK_STORAGE_GET_F_CREATE.into())
 }

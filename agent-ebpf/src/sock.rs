@@ -22,11 +22,13 @@ pub const FIN_WAIT1: u8 = 4;
 const FIN_WAIT2: u8 = 5;
 pub const SYN_SENT: u8 = 2;
 pub const SYN_RECV: u8 = 3;
+const TIME_WAIT: u8 = 6;
 pub const CLOSE: u8 = 7;
 pub const CLOSE_WAIT: u8 = 8;
 pub const LAST_ACK: u8 = 9;
 pub const LISTEN: u8 = 10;
 pub const CLOSING: u8 = 11;
+const NEW_SYN_RECV: u8 = 12;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -109,6 +111,13 @@ impl Sock {
     #[inline(always)]
     pub fn state(self) -> u8 {
         field!(self.0, state: u8)
+    }
+
+    /// Whether it is neither a TIME_WAIT nor a request socket (`sk_fullsock`, include/net/sock.h).
+    #[inline(always)]
+    pub fn is_full(self) -> bool {
+        let state = self.state();
+        state != TIME_WAIT && state != NEW_SYN_RECV
     }
 
     /// Pending error, positive.
@@ -319,6 +328,13 @@ impl Sock {
             );
         }
         if tcp.is_null() { None } else { Some(Tcp(tcp)) }
+    }
+
+    /// The socket at an address, as if it were a full TCP socket: nothing is checked. Only where the
+    /// kernel casts; the verifier refuses it elsewhere.
+    #[inline(always)]
+    pub fn at(address: u64) -> Option<Self> {
+        Self(address as *const c_void).tcp().map(|tcp| Self(tcp.0))
     }
 
     /// The fields of `tcp_sock`; `None` if it is not a full TCP socket.

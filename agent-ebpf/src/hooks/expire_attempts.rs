@@ -4,6 +4,7 @@
 
 use core::ffi::c_void;
 
+use super::iterate_sockets::Meta;
 use crate::{attempts, maps};
 
 /// `struct bpf_iter__bpf_map_elem`.
@@ -15,16 +16,26 @@ pub struct Context {
     value: *const c_void,
 }
 
+impl Context {
+    /// The index of the element that is visited, and where to write about it; `None` at the end.
+    #[inline(always)]
+    pub fn element(ctx: *const Self) -> Option<(u32, *mut c_void)> {
+        // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
+        unsafe {
+            let key = core::ptr::read_volatile(&raw const (*ctx).key);
+            if key.is_null() {
+                return None;
+            }
+            let meta = core::ptr::read_volatile(&raw const (*ctx).meta).cast::<Meta>();
+            Some((core::ptr::read_volatile(key), Meta::seq(meta)))
+        }
+    }
+}
+
 #[unsafe(link_section = "iter/bpf_map_elem")]
 #[unsafe(no_mangle)]
 extern "C" fn expire_attempts(ctx: *const Context) -> i32 {
-    // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
-    let key = unsafe { core::ptr::read_volatile(&raw const (*ctx).key) };
-    if key.is_null() {
-        return 0;
-    }
-    // SAFETY: as above.
-    let index = unsafe { core::ptr::read_volatile(key) };
+    let Some((index, _)) = Context::element(ctx) else { return 0 };
     if let Some(bucket) = maps::pending(index) {
         attempts::expire(bucket);
     }

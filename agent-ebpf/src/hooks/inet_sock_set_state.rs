@@ -10,7 +10,8 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::debug;
 
-use crate::sock::{CLOSE, ESTABLISHED, LAST_ACK, LISTEN, SYN_SENT, Sock, is_ending};
+use crate::maps::config;
+use crate::sock::{CLOSE, ESTABLISHED, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, is_ending};
 use crate::{connection, unanswered};
 
 #[btf_tracepoint]
@@ -46,8 +47,12 @@ fn state_fallback(ctx: BtfTracePointContext) -> i32 {
 fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (old, new) = (old as u8, new as u8);
+    // A listener has a child. Not a simultaneous open.
+    let is_born = new == SYN_RECV && old == LISTEN && config!(socket_table) == 1;
     // FIN_WAIT2 and TIME_WAIT say nothing that the others do not.
-    if !(new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN || is_ending(new)) {
+    let is_known =
+        new == ESTABLISHED || new == SYN_SENT || new == CLOSE || new == LISTEN || is_ending(new);
+    if !(is_known || is_born) {
         return None;
     }
     let sk = Sock(ctx.arg::<*const c_void>(0));
@@ -58,6 +63,9 @@ fn transition(ctx: &BtfTracePointContext) -> Option<(Sock, u8, u8)> {
 fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
     if new == SYN_SENT || new == LISTEN {
         return connection::begins(sk, new);
+    }
+    if new == SYN_RECV {
+        return connection::born(sk);
     }
     connection::phase_ends(sk);
     if new == ESTABLISHED {

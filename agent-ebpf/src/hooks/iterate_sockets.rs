@@ -1,5 +1,5 @@
-//! The socket iteration: visits every socket that has our state, brings its slot up to date and lists the
-//! listeners. Run by the daemon, so that the hooks on the request path need not.
+//! The socket iteration: visits every socket that has our state in its own storage, brings its slot up
+//! to date and lists the listeners. The others are visited by [`super::iterate_table`]. Run by the daemon, so that the hooks on the request path need not.
 //!
 //! Iterator `bpf_sk_storage_map` (net/core/bpf_sk_storage.c, since 5.9): all network namespaces,
 //! only sockets in the map.
@@ -8,10 +8,10 @@ use core::ffi::c_void;
 
 use agent_common::edge::ROLE_LISTENER;
 use agent_common::listener::ListenerRecord;
-use agent_common::socket::{STAGE_CONNECTING, STAGE_OPEN};
+use agent_common::socket::{STAGE_CONNECTING, STAGE_OPEN, SocketState};
 use aya_ebpf::helpers::generated::bpf_seq_write;
 
-use crate::maps::socket;
+use crate::maps::stored;
 use crate::sock::{LISTEN, Sock};
 use crate::{sync, unanswered};
 
@@ -33,6 +33,18 @@ pub struct Meta {
     seq_num: u64,
 }
 
+impl Meta {
+    /// Where to write.
+    ///
+    /// # Safety
+    /// `meta` must be that of a context.
+    #[inline(always)]
+    pub unsafe fn seq(meta: *const Self) -> *mut c_void {
+        // SAFETY: the caller's contract; the verifier checks the load.
+        unsafe { core::ptr::read_volatile(&raw const (*meta).seq) }
+    }
+}
+
 impl Context {
     /// The socket that is visited, and where to write about it; `None` at the end.
     #[inline(always)]
@@ -44,7 +56,7 @@ impl Context {
                 return None;
             }
             let meta = core::ptr::read_volatile(&raw const (*ctx).meta).cast::<Meta>();
-            Some((sk, core::ptr::read_volatile(&raw const (*meta).seq)))
+            Some((sk, Meta::seq(meta)))
         }
     }
 }
@@ -53,53 +65,75 @@ impl Context {
 #[unsafe(no_mangle)]
 extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
     let Some((sk, seq)) = Context::socket(ctx) else { return 0 };
-    // SAFETY: each load is checked by the verifier.
+    // The state that is visited, even if another one is in the table of sockets.
+    let Some(state) = stored(sk) else { return 0 };
+    let sk = Sock(sk);
+    // SAFETY: a valid value of this socket's storage; each load is checked by the verifier. If the
+    // buffer is full the kernel visits this socket again with an empty one.
     unsafe {
-        let sk = Sock(sk);
-        let Some(state) = socket(sk.0) else { return 0 };
-        if (*state).stage == STAGE_CONNECTING
-            && let Some(tcp) = sk.tcp()
-        {
-            sync::sync_retransmits(tcp, state);
-            sync::add_connecting(state);
-        }
-        if (*state).stage != STAGE_OPEN {
-            return 0;
-        }
-        if (*state).role != ROLE_LISTENER {
-            // Full, for it has a state. If it was freed since, its memory is still that of one:
-            // the caches of TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
-            if let Some(tcp) = sk.tcp() {
-                sync::sync(tcp, state, tcp.received_bytes_unlocked());
-                sync::sync_retransmits(tcp, state);
-                if let Some(limited) = tcp.limited_unlocked() {
-                    sync::sync_limited(state, limited);
-                }
-                sync::add_queues(tcp, state);
-                unanswered::visit(sk, tcp, state);
-            }
-        } else if sk.state() == LISTEN {
-            sync::sync_listener(sk, state);
-            let (backlog, max_backlog) = sk.backlog();
-            let record = ListenerRecord {
-                owner: (*state).owner,
-                netns: sk.netns(),
-                backlog,
-                max_backlog,
-                address: sk.local(),
-                cookie: sk.cookie(),
-                port: sk.local_port(),
-                v6_only: u8::from(sk.is_v6_only()),
-                family: sk.family() as u8,
-                zero: 0,
-            };
-            // If the buffer is full the kernel visits this socket again with an empty one.
-            bpf_seq_write(
-                seq.cast(),
-                (&raw const record).cast(),
-                size_of::<ListenerRecord>() as u32,
-            );
+        if (*state).role == ROLE_LISTENER {
+            visit_listener(sk, state, seq);
+        } else {
+            visit_connection(sk, state);
         }
     }
     0
+}
+
+/// Brings a connection's slot up to date.
+///
+/// # Safety
+/// `state` must be a valid state of `sk`.
+#[inline(always)]
+pub unsafe fn visit_connection(sk: Sock, state: *mut SocketState) {
+    // Full, for it has a state. If it was freed since, its memory is still that of one: the caches of
+    // TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
+    let Some(tcp) = sk.tcp() else { return };
+    // SAFETY: the caller's contract.
+    unsafe {
+        if (*state).stage == STAGE_CONNECTING {
+            sync::sync_retransmits(tcp, state);
+            sync::add_connecting(state);
+        } else if (*state).stage == STAGE_OPEN {
+            sync::sync(tcp, state, tcp.received_bytes_unlocked());
+            sync::sync_retransmits(tcp, state);
+            if let Some(limited) = tcp.limited_unlocked() {
+                sync::sync_limited(state, limited);
+            }
+            sync::add_queues(tcp, state);
+            unanswered::visit(sk, tcp, state);
+        }
+    }
+}
+
+/// Brings a listener's row up to date and writes a record about it; `false` if there was no room for
+/// that.
+///
+/// # Safety
+/// As [`visit_connection`].
+#[inline(always)]
+pub unsafe fn visit_listener(sk: Sock, state: *mut SocketState, seq: *mut c_void) -> bool {
+    // SAFETY: the caller's contract.
+    unsafe {
+        // A child has the state of its listener until its handshake ends.
+        if (*state).stage != STAGE_OPEN || sk.state() != LISTEN {
+            return true;
+        }
+        sync::sync_listener(sk, state);
+        let (backlog, max_backlog) = sk.backlog();
+        let record = ListenerRecord {
+            owner: (*state).owner,
+            netns: sk.netns(),
+            backlog,
+            max_backlog,
+            address: sk.local(),
+            cookie: sk.cookie(),
+            port: sk.local_port(),
+            v6_only: u8::from(sk.is_v6_only()),
+            family: sk.family() as u8,
+            zero: 0,
+        };
+        let size = size_of::<ListenerRecord>() as u32;
+        bpf_seq_write(seq.cast(), (&raw const record).cast(), size) == 0
+    }
 }

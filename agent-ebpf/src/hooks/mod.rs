@@ -12,6 +12,7 @@ mod inet6_bind_sk;
 mod inet_bind_sk;
 mod inet_sock_set_state;
 mod iterate_sockets;
+mod iterate_table;
 mod post_bind4;
 mod post_bind6;
 mod probe_cgroup;

@@ -69,7 +69,8 @@ fn handle(ctx: &BtfTracePointContext, reason: u32, cause: u8) {
 
 #[inline(always)]
 fn with_socket(sk: Sock, cause: u8, reason: u8) {
-    let Some(state) = socket(sk.0) else {
+    let state = if sk.is_full() { socket(sk.0) } else { None };
+    let Some(state) = state else {
         // TIME_WAIT and request sockets have no state, only what all sockets share.
         let owner = owners::nobody(sk.netns(), || sk.net());
         return report(

@@ -8,12 +8,21 @@ use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_probe_read_kernel};
 
 use super::{CLOSING, FIN_WAIT1, FIN_WAIT2, LAST_ACK, read};
 use crate::maps::config;
+use crate::socket_table;
 
 /// A `struct tcp_sock`.
 #[derive(Clone, Copy)]
 pub struct Tcp(pub *const c_void);
 
 impl Tcp {
+    /// Of a child that its listener has just got (`sk_clone_lock`, net/core/sock.c), the listener's key
+    /// in the table of sockets: lists of the child still have the addresses of that one's.
+    #[inline(always)]
+    pub fn parents_key(self) -> u64 {
+        let node = field!(self.0, tsq_node: *const c_void);
+        socket_table::key(node).wrapping_sub(u64::from(config!(offsets.tsq_node)))
+    }
+
     /// Next byte the program will write.
     #[inline(always)]
     pub fn write_seq(self) -> u32 {

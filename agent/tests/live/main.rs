@@ -109,6 +109,7 @@ mod sides;
 mod sk_data_ready;
 mod sock_send_length;
 mod socket_lives;
+mod socket_table;
 mod source_address;
 mod stopping;
 mod tcp_receive_reset;

@@ -61,7 +61,8 @@ pub struct Drain {
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
     answers: RingBuf<MapData>,
-    iterate_sockets: Option<OwnedFd>,
+    /// Iterations over sockets by their storage, and over the table of sockets.
+    iterations: Vec<OwnedFd>,
     /// The bind hooks.
     pub ports: Ports,
     /// Whether binds were under way at the last drain, and when a program had asked for a
@@ -78,19 +79,20 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Takes over the maps it reads. `iterate_sockets` is the program to run before each drain.
+    /// Takes over the maps it reads. `iterate` are the programs to run before each drain: over the
+    /// storage of sockets, and over the table of sockets if that is used.
     pub fn new(
         parts: &mut Parts,
         shards: usize,
-        iterate_sockets: Option<OwnedFd>,
+        iterate: [Option<OwnedFd>; 2],
         ports: Ports,
     ) -> anyhow::Result<Self> {
         let counters_map: Map<u32, HotCounters> = parts.map(&maps::EDGE_COUNTERS)?;
-        let sockets = parts.take(&maps::SOCKETS)?;
-        let sockets_link = iterate_sockets
-            .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
-        let iterate_sockets =
-            sockets_link.transpose().context("linking the iterator to the table of sockets")?;
+        let sockets = [parts.take(&maps::SOCKETS)?, parts.take(&maps::SOCKET_TABLE)?];
+        let both = iterate.iter().flatten().zip(&sockets);
+        let iterations: io::Result<Vec<OwnedFd>> =
+            both.map(|(program, map)| bpf::link_iterator(program.as_fd(), Some(map.as_fd()))).collect();
+        let iterations = iterations.context("linking the iterators to the states of sockets")?;
         let mut ring = |map| -> anyhow::Result<RingBuf<MapData>> {
             let ring = MapData::from_fd(parts.take(map)?).context("opening a ring")?;
             Ok(RingBuf::try_from(AyaMap::RingBuf(ring))?)
@@ -112,7 +114,7 @@ impl Drain {
             ledger: parts.map(&maps::LEDGER)?,
             ring,
             answers,
-            iterate_sockets,
+            iterations,
             ports,
             open_binds: true,
             connect_ns: 0,
@@ -270,8 +272,14 @@ impl Drain {
     }
 
     fn iterate_sockets(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
-        let Some(link) = &self.iterate_sockets else { return Ok(None) };
-        ports::records(link.as_fd()).map(Some)
+        if self.iterations.is_empty() {
+            return Ok(None);
+        }
+        let mut listeners = Vec::new();
+        for link in &self.iterations {
+            listeners.extend(ports::records::<ListenerRecord>(link.as_fd())?);
+        }
+        Ok(Some(listeners))
     }
 
     /// The kernel's part of the ledger, of all CPUs.

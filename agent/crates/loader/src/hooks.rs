@@ -206,6 +206,15 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "bytes, retransmits and round trip time of open connections before they end, and the list of listeners",
     },
     Hook {
+        name: TABLE_ITERATION,
+        ways: &[iterator(TABLE_ITERATION, "bpf_map_elem")],
+        fallback: None,
+        fields: &["ack_backlog", "max_ack_backlog", "cookie"],
+        requests: false,
+        after: Some("iterate_sockets"),
+        lost_without: "keeping the state of connections",
+    },
+    Hook {
         name: "bootstrap_tcp",
         ways: &[iterator("bootstrap_tcp", "tcp")],
         fallback: None,
@@ -338,6 +347,9 @@ pub const HOOKS: &[Hook] = &[
         lost_without: "bound sockets that do not listen, including UDP",
     },
 ];
+
+/// The hook that goes through the table of sockets; without it that table is not used.
+pub const TABLE_ITERATION: &str = "iterate_table";
 
 /// Hooks that only names from DNS need.
 pub const QUESTIONS: [&str; 2] = ["sendmsg4", "sendmsg6"];

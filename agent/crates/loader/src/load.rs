@@ -19,12 +19,12 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, UNPREEMPTED, Way};
+use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, TABLE_ITERATION, UNPREEMPTED, Way};
 use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
-use super::parts::{self, DNS_ANSWERS, PARTS, TCP_CAST};
+use super::parts::{self, DNS_ANSWERS, PARTS, SOCKET_TABLE, TCP_CAST};
 use super::peers::Peers;
 use super::pins::Pins;
 use super::ports::Ports;
@@ -152,6 +152,7 @@ impl Kernel {
             );
         }
         let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
+        let iterate_table = program_of(&hooks, TABLE_ITERATION)?.filter(|_| (SOCKET_TABLE.is_on)(&config));
         let preexisting = parts.map(&maps::PREEXISTING)?;
         let peers = Arc::new(Peers(parts.map(&maps::PEERS)?));
         let enforcement =
@@ -162,7 +163,7 @@ impl Kernel {
         let (expire, bound) =
             (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);
         let ports = Ports::new(&mut parts, expire, bound)?;
-        let drain = Drain::new(&mut parts, config.shards as usize, iterate_sockets, ports)?;
+        let drain = Drain::new(&mut parts, config.shards as usize, [iterate_sockets, iterate_table], ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
         Ok(Self {
@@ -320,7 +321,11 @@ fn what_is_off(
             && (config.dns == 1 || !QUESTIONS.contains(&hook.name))
         {
             let why = format!("{}: {why}", hook.name);
-            disabled.push(Disabled::not_observed(hook.lost_without, why));
+            disabled.push(Disabled {
+                what: hook.lost_without.to_owned(),
+                why,
+                is_observed: hook.name == TABLE_ITERATION,
+            });
         }
     }
     for (field, what) in OPTIONAL_FIELDS {
@@ -337,13 +342,15 @@ fn what_is_off(
         let why = "the kernel reports it from 6.10 on".to_owned();
         disabled.push(Disabled::not_observed(what, why));
     }
-    if (TCP_CAST.is_on)(wanted) && !(TCP_CAST.is_on)(config) {
-        disabled.push(Disabled {
-            what: TCP_CAST.lost_without.to_owned(),
-            why: "attached with a helper instead of bpf_rdonly_cast, which was refused or disabled"
-                .to_owned(),
-            is_observed: true,
-        });
+    let cheaper = [
+        (&TCP_CAST, "attached with a helper instead of bpf_rdonly_cast, which was refused or disabled"),
+        (&SOCKET_TABLE, "attached without the table of sockets, which was refused or disabled"),
+    ];
+    for (part, why) in cheaper {
+        if (part.is_on)(wanted) && !(part.is_on)(config) {
+            let what = part.lost_without.to_owned();
+            disabled.push(Disabled { what, why: why.to_owned(), is_observed: true });
+        }
     }
     disabled
 }

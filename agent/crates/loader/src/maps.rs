@@ -142,7 +142,9 @@ pub const CONFIG: Spec = Spec {
     pin: Some("CONFIG"),
     reader: Reader::Load,
 };
-/// State of each socket.
+/// State of each socket that has room there.
+pub const SOCKET_TABLE: Spec = pinned("SOCKET_TABLE", Size::Declared, Reader::Drain);
+/// State of each other socket.
 pub const SOCKETS: Spec = pinned("SOCKETS", Size::Declared, Reader::Drain);
 
 /// All of them.
@@ -180,6 +182,7 @@ pub const MAPS: &[Spec] = &[
     ANSWERS,
     LEDGER,
     CONFIG,
+    SOCKET_TABLE,
     SOCKETS,
     private("OWNER_SCRATCH", Reader::Hooks),
     private("EVENT_RATES", Reader::Hooks),

@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::btf::Btf;
 use super::load::{self, Options};
 use super::maps;
-use super::parts::DNS_ANSWERS;
+use super::hooks::TABLE_ITERATION;
+use super::parts::{DNS_ANSWERS, SOCKET_TABLE};
 use super::tcp_sock;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
@@ -121,6 +122,15 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     config.sock_rcu_free_bit = bit("SOCK_RCU_FREE").unwrap_or(SOCK_RCU_FREE);
     config.capacities = maps::slots(options);
     config.tcp_sock_type = tcp_sock::cast_to(btf).unwrap_or(0);
+    let has_iterations = ["iterate_sockets", TABLE_ITERATION]
+        .iter()
+        .all(|hook| !options.disabled.iter().any(|mask| mask == hook));
+    // Where programs are preempted, a socket's birth may be skipped, and nothing shows it later.
+    config.socket_table = (config.tcp_sock_type != 0
+        && config.fallback == 0
+        && has_iterations
+        && missing(&offsets, SOCKET_TABLE.fields).is_empty())
+    .into();
     config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     config
 }

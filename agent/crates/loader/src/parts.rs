@@ -2,6 +2,8 @@
 
 use agent_common::config::Config;
 
+use super::hooks::TABLE_ITERATION;
+
 /// A part of hooks that a constant of the configuration disables. The verifier prunes it, or the
 /// loader writes something else in its place, so there is no second program: where the kernel
 /// refuses a hook, it is tried without its parts.
@@ -21,6 +23,26 @@ pub struct Part {
     pub lost_without: &'static str,
 }
 
+/// The table of sockets; see [`agent_common::socket_table`].
+pub const SOCKET_TABLE: Part = Part {
+    name: "socket_table",
+    hooks: &[
+        "inet_sock_set_state",
+        "sk_data_ready",
+        "sock_send_length",
+        "tcp_retransmit_skb",
+        "tcp_retransmit_synack",
+        "tcp_send_reset",
+        "tcp_receive_reset",
+        TABLE_ITERATION,
+        "bootstrap_tcp",
+    ],
+    fields: &["tsq_node"],
+    is_on: |config| config.socket_table == 1,
+    leave_out: |config| config.socket_table = 0,
+    lost_without: "keeping the state of connections",
+};
+
 /// The cheap way from a socket to its `tcp_sock`; see [`super::tcp_sock`].
 pub const TCP_CAST: Part = Part {
     name: "tcp_cast",
@@ -36,7 +58,8 @@ pub const TCP_CAST: Part = Part {
     ],
     fields: &[],
     is_on: |config| config.tcp_sock_type != 0,
-    leave_out: |config| config.tcp_sock_type = 0,
+    // Without a cast there is no way from an entry of the table to its socket.
+    leave_out: |config| (config.tcp_sock_type, config.socket_table) = (0, 0),
     lost_without: "reading TCP sockets",
 };
 
@@ -64,10 +87,10 @@ pub const DNS_ANSWERS: Part = Part {
 };
 
 /// All parts, those first that are missed least.
-pub const PARTS: &[Part] = &[TCP_CAST, DNS_ANSWERS];
+pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, DNS_ANSWERS];
 
 /// What to load, one after the other, until the kernel takes every hook that has parts: everything,
-/// then without the first part, without the second, without both.
+/// then without the first part, without the second, without both, and so on.
 pub fn attempts(config: &Config) -> Vec<Config> {
     let parts: Vec<&Part> = PARTS.iter().filter(|part| (part.is_on)(config)).collect();
     let without = |left_out: usize| {
@@ -77,7 +100,10 @@ pub fn attempts(config: &Config) -> Vec<Config> {
         }
         config
     };
-    (0..1 << parts.len()).map(without).collect()
+    let mut attempts: Vec<Config> = (0..1 << parts.len()).map(without).collect();
+    // A part may take another one with it.
+    attempts.dedup();
+    attempts
 }
 
 #[cfg(test)]
@@ -88,14 +114,17 @@ mod tests {
 
     #[test]
     fn parts_are_left_out_one_by_one_and_then_together() {
-        let check = |cast, dns, expected: &[(u32, u8)]| {
-            let config = Config { tcp_sock_type: cast, dns, ..Config::zeroed() };
+        let check = |socket_table, tcp_sock_type, dns, expected: &[(u8, u32, u8)]| {
+            let config = Config { socket_table, tcp_sock_type, dns, ..Config::zeroed() };
             let tried = attempts(&config);
-            let tried: Vec<_> = tried.iter().map(|one| (one.tcp_sock_type, one.dns)).collect();
+            let parts = |one: &Config| (one.socket_table, one.tcp_sock_type, one.dns);
+            let tried: Vec<_> = tried.iter().map(parts).collect();
             assert_eq!(tried, expected);
         };
-        check(7, 1, &[(7, 1), (0, 1), (7, 0), (0, 0)]);
-        check(0, 1, &[(0, 1), (0, 0)]);
-        check(0, 0, &[(0, 0)]);
+        let all = [(1, 7, 1), (0, 7, 1), (0, 0, 1), (1, 7, 0), (0, 7, 0), (0, 0, 0)];
+        check(1, 7, 1, &all);
+        check(0, 7, 1, &[(0, 7, 1), (0, 0, 1), (0, 7, 0), (0, 0, 0)]);
+        check(0, 0, 1, &[(0, 0, 1), (0, 0, 0)]);
+        check(0, 0, 0, &[(0, 0, 0)]);
     }
 }
