@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 296;
+offsets! { 304;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -197,11 +197,15 @@ offsets! { 296;
     skb_tail = "sk_buff"."tail",
     /// A list of its own; a child of a listener is born with the address of that one's.
     tsq_node = "tcp_sock"."tsq_node",
+    /// The socket of what a program has a descriptor of.
+    socket_sk = "socket"."sk",
+    /// When data last arrived, jiffies.
+    last_received = "inet_connection_sock"."icsk_ack.lrcvtime",
 }
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1440 {
+    pub struct Config: 1448 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.

@@ -90,6 +90,12 @@ pub const fn before_sending(word: u64, sent_us: u64) -> u32 {
     pause(word, units(sent_us))
 }
 
+/// Whether a pause is known that nobody has counted.
+#[inline(always)]
+pub const fn has_paused(word: u64) -> bool {
+    word >> 32 != 0
+}
+
 /// How long a connection was idle that begins to close; 0 if not for long.
 #[inline(always)]
 pub const fn at_close(word: u64, now_us: u64) -> u32 {

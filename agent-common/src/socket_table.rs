@@ -14,6 +14,9 @@
 //! [`BUSY`], keeps others from taking the entry, and nobody from finding it.
 //!
 //! A socket that finds its set full gets storage in the socket.
+//!
+//! User space goes through the living entries by running a program of its own for a few at a time, not
+//! by an iterator, which some kernels refuse. Which entries live is in a bitmap.
 
 use crate::socket::{STAGE_CLOSED, SocketState};
 
@@ -22,6 +25,14 @@ pub const SETS: usize = 1 << SET_BITS;
 /// Entries of a set, a power of two.
 pub const WAYS: usize = 4;
 const SET_BITS: u32 = 13;
+
+/// Words of the bitmap of entries that may live, entry by entry.
+pub const LIVE_WORDS: usize = SETS * WAYS / 64;
+
+/// Entries that are visited at a time, their numbers as the 16 bit parts of a word.
+pub const BATCH: usize = 4;
+/// In the place of the number of an entry: none, and none behind it.
+pub const NO_ENTRY: u64 = 0xffff;
 
 /// In a token: somebody works on the entry.
 pub const BUSY: u64 = 1;
@@ -48,6 +59,15 @@ crate::wire! {
         /// In no order.
         pub entries: [Entry; WAYS],
     }
+}
+
+const _: () = assert!(SETS * WAYS < NO_ENTRY as usize && BATCH * 16 == 64);
+
+/// The word that asks for these entries to be visited, at most [`BATCH`].
+pub fn batch(entries: &[u16]) -> u64 {
+    let parts = entries.iter().take(BATCH).map(|entry| u64::from(*entry));
+    let parts = parts.chain(core::iter::repeat(NO_ENTRY)).take(BATCH);
+    parts.enumerate().fold(0, |word, (at, part)| word | part << (16 * at))
 }
 
 /// The set of a key.
@@ -103,6 +123,13 @@ mod tests {
         check(64, STAGE_CLOSED, 1000, 1000, false);
         check(64, STAGE_CLOSED, 1000, 1000 + LINGER, true);
         check(64 | BUSY, STAGE_CLOSED, 1000, 1000 + LINGER, false);
+    }
+
+    #[test]
+    fn a_batch_ends_where_there_are_no_more_entries() {
+        assert_eq!(batch(&[]), u64::MAX);
+        assert_eq!(batch(&[7]), 0xffff_ffff_ffff_0007);
+        assert_eq!(batch(&[1, 2, 3, 4, 5]), 0x0004_0003_0002_0001);
     }
 
     #[test]

@@ -25,6 +25,16 @@ pub unsafe fn or(at: *mut u64, value: u64) {
     unsafe { asm!("lock *(u64 *)({at} + 0) |= {value}", at = in(reg) at, value = in(reg) value) };
 }
 
+/// `*at &= value`.
+///
+/// # Safety
+/// As [`add`].
+#[inline(always)]
+pub unsafe fn and(at: *mut u64, value: u64) {
+    // SAFETY: the caller's contract.
+    unsafe { asm!("lock *(u64 *)({at} + 0) &= {value}", at = in(reg) at, value = in(reg) value) };
+}
+
 /// Lets `*at` grow to `value`; returns by how much it did, 0 if it was there or beyond already.
 ///
 /// However many readers of a growing value do this at once and in whatever order they come, what

@@ -1,18 +1,10 @@
 //! The clock of the kernel half, which is that of the stack's time stamps.
 
-use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 
 /// CLOCK_MONOTONIC in microseconds.
 #[inline(always)]
 pub fn monotonic_us() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_ktime_get_ns() / 1000 }
-}
-
-/// As [`monotonic_us`], at the last tick of the kernel: it costs a load instead of a read of the
-/// hardware's clock.
-#[inline(always)]
-pub fn monotonic_us_of_tick() -> u64 {
-    // SAFETY: no arguments.
-    unsafe { bpf_ktime_get_coarse_ns() / 1000 }
 }

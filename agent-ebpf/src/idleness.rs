@@ -5,20 +5,24 @@ use agent_common::edge::ROLE_CLIENT;
 use agent_common::idle;
 use agent_common::socket::SocketState;
 
-use crate::clock::monotonic_us_of_tick;
+use crate::clock::monotonic_us;
 use crate::histograms;
+use crate::sock::Tcp;
 
 /// A connection on which nothing is due begins to close, by this side or by the other.
 ///
 /// # Safety
 /// `state` must be a valid value of the socket's storage.
 #[inline(always)]
-pub unsafe fn closes(state: *mut SocketState, by_this_side: bool) {
+pub unsafe fn closes(tcp: Tcp, state: *mut SocketState, by_this_side: bool) {
     // SAFETY: the caller's contract.
     unsafe {
-        // Not the socket's own clock, which stands still while it is idle. That of the last tick: the
-        // shortest pause that counts is many of them.
-        let pause = idle::at_close((*state).idle, monotonic_us_of_tick());
+        // As for most connections: something has just arrived, and so the clock need not be read.
+        if !idle::has_paused((*state).idle) && tcp.has_just_received() {
+            return;
+        }
+        // Not the socket's own clock, which stands still while it is idle.
+        let pause = idle::at_close((*state).idle, monotonic_us());
         if pause != 0 {
             let by_client = ((*state).role == ROLE_CLIENT) == by_this_side;
             let kind = if by_client { IDLE_CLOSED_BY_CLIENT } else { IDLE_CLOSED_BY_SERVER };

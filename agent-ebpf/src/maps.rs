@@ -13,7 +13,7 @@ use agent_common::enforced::{Enforced, EnforcedPort, VerdictKey};
 use agent_common::events::{EventHeader, KINDS, RateWindow};
 use agent_common::histogram::{self, Histogram};
 use agent_common::ledger::Ledger;
-use agent_common::listener::ListenerRow;
+use agent_common::listener::{ListenerRecord, ListenerRow};
 use agent_common::owner::OwnerRow;
 use agent_common::peer::{self, Note, Notes};
 use agent_common::preexisting::Preexisting;
@@ -76,6 +76,14 @@ static BLANK: SocketState = unsafe { core::mem::zeroed() };
 /// it begins at a page that way, and its entries at cache lines.
 #[btf_map]
 static SOCKET_TABLE: Array<Set, { contract::SETS }, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Which entries may live, as bits. Set by hooks, cleared by the socket iteration, read by the daemon.
+#[btf_map]
+static SOCKETS_LIVE: Array<u64, { contract::LIVE_WORDS }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
+/// What the last run of the socket iteration has found of listeners, by their places in the batch.
+#[btf_map]
+static LISTENER_ROOM: Array<ListenerRecord, { contract::BATCH }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 /// The same of sockets that found no room there; a child of `accept` inherits its listener's. Written
 /// by the hooks only.
 #[btf_map]
@@ -455,6 +463,18 @@ pub fn socket(sk: *const c_void) -> Option<*mut SocketState> {
 #[inline(always)]
 pub fn stored(sk: *const c_void) -> Option<*mut SocketState> {
     SOCKETS.get(sk, core::ptr::null(), 0)
+}
+
+/// A word of the bitmap of living entries.
+#[inline(always)]
+pub fn sockets_live(word: u32) -> Option<*mut u64> {
+    SOCKETS_LIVE.get_ptr_mut(word)
+}
+
+/// Room for what is found of a listener.
+#[inline(always)]
+pub fn listener_room(place: u32) -> Option<*mut ListenerRecord> {
+    LISTENER_ROOM.get_ptr_mut(place)
 }
 
 /// The first entry of a set of sockets.

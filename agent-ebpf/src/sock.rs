@@ -78,6 +78,12 @@ unsafe fn read<T: Copy>(base: *const c_void, offset: u32) -> T {
 pub struct Sock(pub *const c_void);
 
 impl Sock {
+    /// That of a `struct socket`; null if it has none.
+    #[inline(always)]
+    pub fn of_socket(socket: *const c_void) -> Self {
+        Self(field!(socket, socket_sk: *const c_void))
+    }
+
     /// Whether the socket speaks TCP (and not MPTCP, DCCP or SCTP, whose states pass by too).
     #[inline(always)]
     pub fn is_tcp(self) -> bool {

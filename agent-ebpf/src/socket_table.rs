@@ -80,6 +80,7 @@ pub fn write(sk: Sock, initial: &SocketState) -> Option<*mut SocketState> {
                 *state = *initial;
                 // An exchange, not a store: what was written before it is seen before it.
                 atomic::compare_swap(&raw mut (*entry).token, key | BUSY, key);
+                mark(set_of(key), way);
                 return Some(state);
             }
         }
@@ -114,15 +115,59 @@ fn place_for(set: *mut Entry, key: u64, now: u64) -> usize {
     free
 }
 
-/// Takes an entry of a set for as long as somebody works on it; its key, if it has a living socket.
+/// Notes that an entry lives, after it was written.
+#[inline(always)]
+fn mark(set: u32, way: usize) {
+    let (word, bit) = place_of(set, way);
+    if let Some(word) = maps::sockets_live(word) {
+        // SAFETY: a valid map value; volatile, because others write it. Mostly it is marked already.
+        unsafe {
+            if core::ptr::read_volatile(word) & bit == 0 {
+                atomic::or(word, bit);
+            }
+        }
+    }
+}
+
+/// Notes that an entry does not live, unless it does again. Only for the socket iteration.
+#[inline(always)]
+pub fn unmark(index: u32, set: *mut Entry, way: usize) {
+    let (word, bit) = place_of(index, way);
+    let Some(word) = maps::sockets_live(word) else { return };
+    // SAFETY: valid map values. Who writes the entry looks at the bit after that.
+    unsafe {
+        atomic::and(word, !bit);
+        if is_living(set, way) {
+            atomic::or(word, bit);
+        }
+    }
+}
+
+/// Whether an entry has a socket that has not ended.
+#[inline(always)]
+pub fn is_living(set: *mut Entry, way: usize) -> bool {
+    let entry = entry(set, way);
+    // SAFETY: a valid map value; volatile, because others write it.
+    unsafe {
+        core::ptr::read_volatile(&raw const (*entry).token) != 0
+            && core::ptr::read_volatile(&raw const (*entry).state.stage) != STAGE_CLOSED
+    }
+}
+
+#[inline(always)]
+fn place_of(set: u32, way: usize) -> (u32, u64) {
+    let number = set * WAYS as u32 + way as u32;
+    (number / 64, 1 << (number % 64))
+}
+
+/// Takes an entry of a set for as long as somebody works on it: its key, unless it is taken.
 #[inline(always)]
 pub fn take(set: *mut Entry, way: usize) -> Option<u64> {
     let entry = entry(set, way);
     // SAFETY: a valid map value; volatile, because others write it.
     unsafe {
         let token = core::ptr::read_volatile(&raw const (*entry).token);
-        let stage = core::ptr::read_volatile(&raw const (*entry).state.stage);
-        if token == 0 || token & BUSY != 0 || stage == STAGE_CLOSED {
+        if token & BUSY != 0 {
             return None;
         }
         let found = atomic::compare_swap(&raw mut (*entry).token, token, token | BUSY);

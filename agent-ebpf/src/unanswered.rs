@@ -33,7 +33,7 @@ pub fn ending(sk: Sock, new: u8) {
             let due = judge(tcp, state, is_own, End::Server);
             (*state).port_or_end = due;
             if end == UNDECIDED && due != DUE {
-                idleness::closes(state, is_own);
+                idleness::closes(tcp, state, is_own);
             }
         }
     }

@@ -1,43 +1,25 @@
 //! Binds that said nothing for a second have failed. Run by the daemon while any are open.
 //!
-//! Iterator `bpf_map_elem` (kernel/bpf/map_iter.c, since 5.9) over the buckets of attempts.
+//! A program of type raw tracepoint that is attached nowhere: `BPF_PROG_TEST_RUN` runs it
+//! (`bpf_prog_test_run_raw_tp`, net/bpf/test_run.c, since 5.10) with the arguments it is given.
 
-use core::ffi::c_void;
+use agent_common::attempt::EXPIRED_AT_ONCE;
 
-use super::iterate_sockets::Meta;
+use crate::opaque::opaque;
 use crate::{attempts, maps};
 
-/// `struct bpf_iter__bpf_map_elem`.
-#[repr(C)]
-pub struct Context {
-    meta: *const c_void,
-    map: *const c_void,
-    key: *const u32,
-    value: *const c_void,
-}
-
-impl Context {
-    /// The index of the element that is visited, and where to write about it; `None` at the end.
-    #[inline(always)]
-    pub fn element(ctx: *const Self) -> Option<(u32, *mut c_void)> {
-        // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
-        unsafe {
-            let key = core::ptr::read_volatile(&raw const (*ctx).key);
-            if key.is_null() {
-                return None;
-            }
-            let meta = core::ptr::read_volatile(&raw const (*ctx).meta).cast::<Meta>();
-            Some((core::ptr::read_volatile(key), Meta::seq(meta)))
-        }
-    }
-}
-
-#[unsafe(link_section = "iter/bpf_map_elem")]
+/// The argument: the first of [`EXPIRED_AT_ONCE`] buckets.
+#[unsafe(link_section = "raw_tp/run")]
 #[unsafe(no_mangle)]
-extern "C" fn expire_attempts(ctx: *const Context) -> i32 {
-    let Some((index, _)) = Context::element(ctx) else { return 0 };
-    if let Some(bucket) = maps::pending(index) {
-        attempts::expire(bucket);
+extern "C" fn expire_attempts(arguments: *const u64) -> i32 {
+    // SAFETY: the kernel passes twelve arguments.
+    let first = unsafe { core::ptr::read_volatile(arguments) } as u32;
+    let mut next = 0;
+    while next < EXPIRED_AT_ONCE {
+        if let Some(bucket) = maps::pending(first.wrapping_add(opaque(next as usize) as u32)) {
+            attempts::expire(bucket);
+        }
+        next += 1;
     }
     0
 }

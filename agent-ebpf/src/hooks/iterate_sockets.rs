@@ -72,7 +72,10 @@ extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
     // buffer is full the kernel visits this socket again with an empty one.
     unsafe {
         if (*state).role == ROLE_LISTENER {
-            visit_listener(sk, state, seq);
+            if let Some(record) = visit_listener(sk, state) {
+                let size = size_of::<ListenerRecord>() as u32;
+                bpf_seq_write(seq.cast(), (&raw const record).cast(), size);
+            }
         } else {
             visit_connection(sk, state);
         }
@@ -106,22 +109,21 @@ pub unsafe fn visit_connection(sk: Sock, state: *mut SocketState) {
     }
 }
 
-/// Brings a listener's row up to date and writes a record about it; `false` if there was no room for
-/// that.
+/// Brings a listener's row up to date; what there is to report about it.
 ///
 /// # Safety
 /// As [`visit_connection`].
 #[inline(always)]
-pub unsafe fn visit_listener(sk: Sock, state: *mut SocketState, seq: *mut c_void) -> bool {
+pub unsafe fn visit_listener(sk: Sock, state: *mut SocketState) -> Option<ListenerRecord> {
     // SAFETY: the caller's contract.
     unsafe {
         // A child has the state of its listener until its handshake ends.
         if (*state).stage != STAGE_OPEN || sk.state() != LISTEN {
-            return true;
+            return None;
         }
         sync::sync_listener(sk, state);
         let (backlog, max_backlog) = sk.backlog();
-        let record = ListenerRecord {
+        Some(ListenerRecord {
             owner: (*state).owner,
             netns: sk.netns(),
             backlog,
@@ -132,8 +134,6 @@ pub unsafe fn visit_listener(sk: Sock, state: *mut SocketState, seq: *mut c_void
             v6_only: u8::from(sk.is_v6_only()),
             family: sk.family() as u8,
             zero: 0,
-        };
-        let size = size_of::<ListenerRecord>() as u32;
-        bpf_seq_write(seq.cast(), (&raw const record).cast(), size) == 0
+        })
     }
 }

@@ -86,6 +86,18 @@ impl Tcp {
         self.write_seq() == self.unacknowledged()
     }
 
+    /// Whether data arrived within the last 40 jiffies, which are less than half a second; never on a
+    /// kernel that does not say.
+    #[inline(always)]
+    pub fn has_just_received(self) -> bool {
+        if config!(offsets.last_received) == MISSING {
+            return false;
+        }
+        // SAFETY: no arguments. The stack counts the lower half, too (`tcp_jiffies32`).
+        let now = unsafe { bpf_jiffies64() } as u32;
+        now.wrapping_sub(field!(self.0, last_received: u32)) < 40
+    }
+
     /// Whether the program set `TCP_USER_TIMEOUT`.
     #[inline(always)]
     pub fn has_user_timeout(self) -> bool {

@@ -193,6 +193,7 @@ const LIMITED: &[Limited] = &[
             2,  // BPF_MAP_UPDATE_ELEM
             3,  // BPF_MAP_DELETE_ELEM
             4,  // BPF_MAP_GET_NEXT_KEY
+            10, // BPF_PROG_TEST_RUN: the iteration over the table of sockets
             15, // BPF_OBJ_GET_INFO_BY_FD
             21, // BPF_MAP_LOOKUP_AND_DELETE_ELEM
             24, // BPF_MAP_LOOKUP_BATCH

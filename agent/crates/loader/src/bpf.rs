@@ -11,7 +11,8 @@ use std::path::Path;
 
 use agent_common::wire::Wire;
 use aya_obj::generated::{
-    PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_map_info, bpf_prog_info, perf_event_attr,
+    PERF_FLAG_FD_CLOEXEC, bpf_attach_type, bpf_cmd, bpf_map_info, bpf_prog_info, bpf_prog_type,
+    perf_event_attr,
 };
 
 use super::mapped::Mapped;
@@ -218,6 +219,33 @@ pub fn link_iterator(program: BorrowedFd<'_>, map: Option<BorrowedFd<'_>>) -> io
 /// Opens one run of a linked iterator; reading the file runs the program.
 pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut [link.as_raw_fd() as u64])).map(File::from)
+}
+
+/// Runs a program of type raw tracepoint that is attached nowhere, with one argument; its result.
+pub fn run(program: BorrowedFd<'_>, argument: u64) -> io::Result<u32> {
+    // struct { prog_fd, retval; data_size_in, data_size_out; data_in; data_out; repeat, duration;
+    // ctx_size_in, ctx_size_out; ctx_in; ctx_out; flags, cpu; batch_size }
+    let at = (&raw const argument) as u64;
+    let mut attr = [program.as_raw_fd() as u64, 0, 0, 0, 0, size_of::<u64>() as u64, at, 0, 0, 0];
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    Ok((attr[0] >> 32) as u32)
+}
+
+/// Whether the kernel takes an iterator program; `function` is the number of its iterator's function.
+/// Some kernels refuse iterators over maps, whatever the program does.
+pub fn takes_iterator(function: u32) -> io::Result<()> {
+    // r0 = 0; exit
+    let code: [u64; 2] = [0xb7, 0x95];
+    let words = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    let mut attr = [0; 15];
+    attr[0] = words(bpf_prog_type::BPF_PROG_TYPE_TRACING as u32, code.len() as u32);
+    attr[1] = code.as_ptr() as u64;
+    attr[2] = c"GPL".as_ptr() as u64;
+    // prog_ifindex, expected_attach_type
+    attr[8] = words(0, bpf_attach_type::BPF_TRACE_ITER as u32);
+    // line_info_cnt, attach_btf_id
+    attr[13] = words(0, function);
+    owned(bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr)).map(drop)
 }
 
 /// Enables the kernel's run-time statistics while the descriptor is open.

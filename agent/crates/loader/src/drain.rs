@@ -31,6 +31,7 @@ use super::ports::{self, Ports};
 use super::queues::EdgeQueues;
 use super::shares::Shares;
 use super::slot_table::{self, SlotTable};
+use super::socket_table::SocketTable;
 use agent_common::decode;
 use agent_common::decode::dns;
 use agent_common::drained::{Edge, Row, Table};
@@ -61,8 +62,9 @@ pub struct Drain {
     ledger: Map<u32, Ledger>,
     ring: RingBuf<MapData>,
     answers: RingBuf<MapData>,
-    /// Iterations over sockets by their storage, and over the table of sockets.
-    iterations: Vec<OwnedFd>,
+    /// The iteration over sockets that have a storage, and over the table of sockets.
+    iterate_sockets: Option<OwnedFd>,
+    table: Option<SocketTable>,
     /// The bind hooks.
     pub ports: Ports,
     /// Whether binds were under way at the last drain, and when a program had asked for a
@@ -79,20 +81,21 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Takes over the maps it reads. `iterate` are the programs to run before each drain: over the
-    /// storage of sockets, and over the table of sockets if that is used.
+    /// Takes over the maps it reads. `iterate_sockets` is the program to run before each drain, beside
+    /// going through the table of sockets.
     pub fn new(
         parts: &mut Parts,
         shards: usize,
-        iterate: [Option<OwnedFd>; 2],
+        iterate_sockets: Option<OwnedFd>,
+        table: Option<SocketTable>,
         ports: Ports,
     ) -> anyhow::Result<Self> {
         let counters_map: Map<u32, HotCounters> = parts.map(&maps::EDGE_COUNTERS)?;
-        let sockets = [parts.take(&maps::SOCKETS)?, parts.take(&maps::SOCKET_TABLE)?];
-        let both = iterate.iter().flatten().zip(&sockets);
-        let iterations: io::Result<Vec<OwnedFd>> =
-            both.map(|(program, map)| bpf::link_iterator(program.as_fd(), Some(map.as_fd()))).collect();
-        let iterations = iterations.context("linking the iterators to the states of sockets")?;
+        let sockets = parts.take(&maps::SOCKETS)?;
+        let sockets_link = iterate_sockets
+            .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
+        let iterate_sockets =
+            sockets_link.transpose().context("linking the iterator to the storage of sockets")?;
         let mut ring = |map| -> anyhow::Result<RingBuf<MapData>> {
             let ring = MapData::from_fd(parts.take(map)?).context("opening a ring")?;
             Ok(RingBuf::try_from(AyaMap::RingBuf(ring))?)
@@ -114,7 +117,8 @@ impl Drain {
             ledger: parts.map(&maps::LEDGER)?,
             ring,
             answers,
-            iterations,
+            iterate_sockets,
+            table,
             ports,
             open_binds: true,
             connect_ns: 0,
@@ -271,15 +275,13 @@ impl Drain {
         Ok(())
     }
 
-    fn iterate_sockets(&self) -> io::Result<Option<Vec<ListenerRecord>>> {
-        if self.iterations.is_empty() {
-            return Ok(None);
-        }
-        let mut listeners = Vec::new();
-        for link in &self.iterations {
-            listeners.extend(ports::records::<ListenerRecord>(link.as_fd())?);
-        }
-        Ok(Some(listeners))
+    fn iterate_sockets(&mut self) -> io::Result<Option<Vec<ListenerRecord>>> {
+        let listeners = self.iterate_sockets.as_ref();
+        let listeners = listeners.map(|link| ports::records(link.as_fd())).transpose()?;
+        let Some(table) = &mut self.table else { return Ok(listeners) };
+        let mut all: Vec<ListenerRecord> = listeners.unwrap_or_default();
+        all.extend(table.visit()?);
+        Ok(Some(all))
     }
 
     /// The kernel's part of the ledger, of all CPUs.

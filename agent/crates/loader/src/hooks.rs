@@ -51,6 +51,8 @@ pub enum Kind {
     FunctionExit,
     /// An iterator that the agent runs.
     Iterator,
+    /// Nowhere: the agent runs it, with an argument.
+    Run,
     /// Gets the address of a system call; at the root of the cgroup tree.
     CgroupAddress,
     /// Sees a socket; at the root of the cgroup tree.
@@ -80,6 +82,10 @@ const fn function_exit(function: &'static str, program: &'static str) -> Way {
 
 const fn iterator(program: &'static str, target: &'static str) -> Way {
     Way { name: program, program, kind: Kind::Iterator, target }
+}
+
+const fn run(program: &'static str) -> Way {
+    Way { name: program, program, kind: Kind::Run, target: program }
 }
 
 /// All of them. `inet_sock_set_state` comes first: without it there is nothing to see at all.
@@ -207,11 +213,11 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: TABLE_ITERATION,
-        ways: &[iterator(TABLE_ITERATION, "bpf_map_elem")],
+        ways: &[run(TABLE_ITERATION)],
         fallback: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,
-        after: Some("iterate_sockets"),
+        after: None,
         lost_without: "keeping the state of connections",
     },
     Hook {
@@ -330,7 +336,7 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "expire_attempts",
-        ways: &[iterator("expire_attempts", "bpf_map_elem")],
+        ways: &[run("expire_attempts")],
         fallback: None,
         fields: &[],
         requests: false,
@@ -339,7 +345,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "bound_sockets",
-        ways: &[iterator("bound_sockets", "bpf_sk_storage_map")],
+        ways: &[
+            iterator("bound_sockets", "bpf_sk_storage_map"),
+            iterator("bound_files", "task_file"),
+        ],
         fallback: None,
         fields: &["ack_backlog", "max_ack_backlog"],
         requests: false,

@@ -33,5 +33,6 @@ pub mod private;
 mod queues;
 mod shares;
 pub mod slot_table;
+mod socket_table;
 mod spare;
 mod tcp_sock;

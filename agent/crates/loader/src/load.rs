@@ -29,6 +29,7 @@ use super::peers::Peers;
 use super::pins::Pins;
 use super::ports::Ports;
 use super::preflight;
+use super::socket_table::SocketTable;
 use super::tcp_sock;
 
 /// Counters of a slot are kept in at most this many copies, so that CPUs do not fight over them.
@@ -151,8 +152,8 @@ impl Kernel {
                 first.hook.name
             );
         }
-        let iterate_sockets = program_of(&hooks, "iterate_sockets")?;
-        let iterate_table = program_of(&hooks, TABLE_ITERATION)?.filter(|_| (SOCKET_TABLE.is_on)(&config));
+        let iterate = program_of(&hooks, "iterate_sockets")?;
+        let visit = program_of(&hooks, TABLE_ITERATION)?.filter(|_| (SOCKET_TABLE.is_on)(&config));
         let preexisting = parts.map(&maps::PREEXISTING)?;
         let peers = Arc::new(Peers(parts.map(&maps::PEERS)?));
         let enforcement =
@@ -163,7 +164,8 @@ impl Kernel {
         let (expire, bound) =
             (program_of(&hooks, "expire_attempts")?, program_of(&hooks, "bound_sockets")?);
         let ports = Ports::new(&mut parts, expire, bound)?;
-        let drain = Drain::new(&mut parts, config.shards as usize, [iterate_sockets, iterate_table], ports)?;
+        let table = visit.map(|visit| SocketTable::new(&mut parts, visit)).transpose()?;
+        let drain = Drain::new(&mut parts, config.shards as usize, iterate, table, ports)?;
         let run_stats = options.run_stats.then(bpf::enable_run_stats).transpose();
         let run_stats = run_stats.context("turning on the kernel's run-time statistics")?;
         Ok(Self {
@@ -263,7 +265,7 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
         let ways: Vec<_> = ways.filter(|way| is_there(btf, way, options)).collect();
         if ways.is_empty() {
             let targets: Vec<_> = hook.ways.iter().map(|way| way.target).collect();
-            return Err(format!("this kernel has no {}", targets.join(" or ")));
+            return Err(format!("this kernel does not have or permit {}", targets.join(" or ")));
         }
         Ok(ways)
     };
@@ -277,7 +279,12 @@ fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
         && match way.kind {
             Kind::Tracepoint => btf.tracepoint_arguments(way.target).is_some(),
             Kind::FunctionEntry | Kind::FunctionExit => btf.has_function(way.target),
-            Kind::Iterator => btf.has_function(&format!("bpf_iter_{}", way.target)),
+            Kind::Iterator => {
+                let function = btf.function(&format!("bpf_iter_{}", way.target));
+                function.is_some_and(|function| bpf::takes_iterator(function).is_ok())
+            }
+            // Older than any kernel that has the first hook.
+            Kind::Run => true,
             // Older than any kernel that has the first hook.
             Kind::CgroupAddress | Kind::CgroupSocket => true,
         }
@@ -321,11 +328,12 @@ fn what_is_off(
             && (config.dns == 1 || !QUESTIONS.contains(&hook.name))
         {
             let why = format!("{}: {why}", hook.name);
-            disabled.push(Disabled {
-                what: hook.lost_without.to_owned(),
-                why,
-                is_observed: hook.name == TABLE_ITERATION,
-            });
+            let what = match hook.name {
+                "iterate_sockets" if (SOCKET_TABLE.is_on)(config) => SPILLED,
+                _ => hook.lost_without,
+            };
+            let is_observed = hook.name == TABLE_ITERATION;
+            disabled.push(Disabled { what: what.to_owned(), why, is_observed });
         }
     }
     for (field, what) in OPTIONAL_FIELDS {
@@ -354,6 +362,10 @@ fn what_is_off(
     }
     disabled
 }
+
+/// What is not observed without an iteration over the storage of sockets, where most sockets have an
+/// entry in the table instead.
+const SPILLED: &str = "bytes, retransmits and round trip time, before they end, of open connections that found no room in the table of sockets";
 
 /// Why answers of DNS servers are not read although they should be.
 fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {

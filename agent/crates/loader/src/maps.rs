@@ -110,7 +110,7 @@ pub const BIND_FAIL_ROWS: Spec = pinned("BIND_FAIL_ROWS", Size::Declared, Reader
 /// Rows that no kind of failed bind has.
 pub const BIND_FAIL_FREE: Spec = pinned("BIND_FAIL_FREE", Size::Declared, Reader::Ports);
 /// Binds and connects under way.
-pub const PENDING: Spec = pinned("PENDING", Size::Declared, Reader::Ports);
+pub const PENDING: Spec = pinned("PENDING", Size::Declared, Reader::Hooks);
 /// Who bound a socket.
 pub const BOUND: Spec = pinned("BOUND", Size::Declared, Reader::Ports);
 /// Which DNS servers were asked from a socket.
@@ -143,7 +143,11 @@ pub const CONFIG: Spec = Spec {
     reader: Reader::Load,
 };
 /// State of each socket that has room there.
-pub const SOCKET_TABLE: Spec = pinned("SOCKET_TABLE", Size::Declared, Reader::Drain);
+pub const SOCKET_TABLE: Spec = pinned("SOCKET_TABLE", Size::Declared, Reader::Hooks);
+/// Which entries may live.
+pub const SOCKETS_LIVE: Spec = pinned("SOCKETS_LIVE", Size::Declared, Reader::Drain);
+/// What is found of listeners.
+pub const LISTENER_ROOM: Spec = pinned("LISTENER_ROOM", Size::Declared, Reader::Drain);
 /// State of each other socket.
 pub const SOCKETS: Spec = pinned("SOCKETS", Size::Declared, Reader::Drain);
 
@@ -183,6 +187,8 @@ pub const MAPS: &[Spec] = &[
     LEDGER,
     CONFIG,
     SOCKET_TABLE,
+    SOCKETS_LIVE,
+    LISTENER_ROOM,
     SOCKETS,
     private("OWNER_SCRATCH", Reader::Hooks),
     private("EVENT_RATES", Reader::Hooks),

@@ -16,7 +16,7 @@ use agent_common::wire::Wire;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Map as AyaMap, MapData};
 use aya::programs::{
-    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program, UProbe,
+    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, RawTracePoint, FEntry, FExit, Iter, Program, UProbe,
 };
 use aya::{Ebpf, EbpfLoader};
 
@@ -220,6 +220,10 @@ fn load_program(
             let program: &mut Iter = program.try_into()?;
             program.load(way.target, btf)?;
         }
+        Kind::Run => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+        }
         Kind::CgroupAddress => {
             let program: &mut CgroupSockAddr = program.try_into()?;
             program.load()?;
@@ -232,7 +236,7 @@ fn load_program(
     let program: &Program = program;
     let program = program.fd()?.as_fd().try_clone_to_owned()?;
     let link = match way.kind {
-        Kind::Iterator => None,
+        Kind::Iterator | Kind::Run => None,
         Kind::CgroupAddress | Kind::CgroupSocket => {
             let root = cgroup_root.ok_or_else(|| anyhow!("no cgroup2 file system is mounted"))?;
             let folder = File::open(root).with_context(|| format!("opening {}", root.display()))?;

@@ -3,12 +3,13 @@
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use agent_common::attempt::{AttemptKey, FailureRow};
+use agent_common::attempt::{AttemptKey, BUCKETS, EXPIRED_AT_ONCE, FailureRow};
 use agent_common::bound::BoundRecord;
 use agent_common::ledger::Ledger;
 use agent_common::slot_table::Reclaim;
 use agent_common::wire::Wire;
 use anyhow::Context as _;
+use hashbrown::HashSet;
 
 use super::bpf;
 use super::maps;
@@ -35,24 +36,26 @@ impl Ports {
         expire: Option<OwnedFd>,
         bound: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let pending = parts.take(&maps::PENDING)?;
         let sockets = parts.take(&maps::BOUND)?;
-        let link = |program: Option<OwnedFd>, map: BorrowedFd<'_>| {
-            let link = program.map(|program| bpf::link_iterator(program.as_fd(), Some(map)));
-            link.transpose()
+        let link = |program: OwnedFd| {
+            let goes_through_files = bpf::program_name(program.as_fd())? == "bound_files";
+            let map = (!goes_through_files).then_some(sockets.as_fd());
+            bpf::link_iterator(program.as_fd(), map)
         };
         Ok(Self {
             failures: SlotTable::new(parts, &slot_table::BIND_FAILURES)?,
-            expire: link(expire, pending.as_fd()).context("linking to the open binds")?,
-            bound: link(bound, sockets.as_fd()).context("linking to the bound sockets")?,
+            expire,
+            bound: bound.map(link).transpose().context("linking to the bound sockets")?,
         })
     }
 
     /// Counts binds and connects that said nothing for a second as failed.
     pub fn expire_attempts(&self) -> io::Result<()> {
-        let Some(link) = &self.expire else { return Ok(()) };
-        // The program writes nothing; reading runs it over every bucket.
-        bpf::open_iterator(link.as_fd())?.read_to_end(&mut Vec::new()).map(drop)
+        let Some(program) = &self.expire else { return Ok(()) };
+        for first in (0..BUCKETS).step_by(EXPIRED_AT_ONCE as usize) {
+            bpf::run(program.as_fd(), first.into())?;
+        }
+        Ok(())
     }
 
     /// Every row of failed binds in use, the two reserved ones first.
@@ -62,7 +65,12 @@ impl Ports {
 
     /// Every socket that holds a port, as far as the hooks know; `None` if they do not know.
     pub fn bound(&self) -> io::Result<Option<Vec<BoundRecord>>> {
-        self.bound.as_ref().map(|link| records(link.as_fd())).transpose()
+        let Some(link) = &self.bound else { return Ok(None) };
+        let mut bound: Vec<BoundRecord> = records(link.as_fd())?;
+        // Who goes through files meets a socket once for each.
+        let mut known = HashSet::new();
+        bound.retain(|socket| socket.cookie == 0 || known.insert(socket.cookie));
+        Ok(Some(bound))
     }
 
     /// How many rows of failed binds there are.
