@@ -84,7 +84,7 @@ pub const REASON_NAMES: [&str; REASONS] = [
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 984 {
+    pub struct Ledger: 992 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.
@@ -92,6 +92,9 @@ crate::wire! {
         /// When a program last asked for a connection, CLOCK_MONOTONIC nanoseconds: what became
         /// of it may be open yet.
         pub connect_ns: u64,
+        /// Sockets that found no room in the table of sockets ([`crate::socket_table`]), so that their
+        /// states lie in the sockets.
+        pub spilled: u64,
         /// No slot above this was ever taken, by slot table: the numbers of those that were, or-ed.
         /// Free slots are offered the lowest first, but come back in any order.
         pub reach: [u64; TABLES],
@@ -102,6 +105,7 @@ impl Ledger {
     /// Adds another CPU's part.
     pub fn merge(&mut self, other: &Self) {
         self.connect_ns = self.connect_ns.max(other.connect_ns);
+        self.spilled = self.spilled.wrapping_add(other.spilled);
         for (mine, theirs) in self.reach.iter_mut().zip(other.reach) {
             *mine |= theirs;
         }

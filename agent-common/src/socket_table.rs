@@ -86,8 +86,7 @@ pub const fn is_of(token: u64, key: u64) -> bool {
 /// Whether an entry may be taken for another socket; `ended` is when its socket ended.
 #[inline(always)]
 pub const fn is_free(token: u64, stage: u8, ended: u64, now: u64) -> bool {
-    token == 0
-        || (token & BUSY == 0 && stage == STAGE_CLOSED && now.wrapping_sub(ended) >= LINGER)
+    token == 0 || (token & BUSY == 0 && stage == STAGE_CLOSED && now.wrapping_sub(ended) >= LINGER)
 }
 
 /// Both ports of a socket, as a state keeps them.
@@ -116,7 +115,11 @@ mod tests {
     #[test]
     fn an_entry_is_free_when_its_socket_has_ended_for_a_while() {
         let check = |token, stage, ended, now, expected| {
-            assert_eq!(is_free(token, stage, ended, now), expected, "{token} {stage} {ended} {now}");
+            assert_eq!(
+                is_free(token, stage, ended, now),
+                expected,
+                "{token} {stage} {ended} {now}"
+            );
         };
         check(0, 0, 0, 5, true);
         check(64, STAGE_OPEN, 0, 1000, false);
@@ -154,7 +157,8 @@ mod tests {
         let mut taken = [0u8; SETS];
         let mut spilled = 0;
         for slab in 0..770u64 {
-            let at = 0xffff_8881_0000_0000 + slab.wrapping_mul(0x1_3573_9000) % 0x4_0000_0000 / 32768 * 32768;
+            let at = 0xffff_8881_0000_0000
+                + slab.wrapping_mul(0x1_3573_9000) % 0x4_0000_0000 / 32768 * 32768;
             for number in 0..13 {
                 let set = &mut taken[set_of(at + number * 2368) as usize];
                 if usize::from(*set) == WAYS { spilled += 1 } else { *set += 1 }

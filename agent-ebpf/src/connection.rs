@@ -17,9 +17,9 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
+use agent_common::socket_table::{is_gone, ports, suspect};
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
-use agent_common::socket_table::{is_gone, ports, suspect};
 use agent_common::{exchange, idle};
 
 use crate::clock::monotonic_us;
@@ -96,9 +96,11 @@ pub fn born(sk: Sock) {
         if (*listener).role != ROLE_LISTENER || (*listener).stage != STAGE_OPEN {
             return;
         }
-        if socket_table::write(sk, &*listener).is_none()
-            && let Some(state) = stored_or_insert(sk.0, &*listener)
-        {
+        if socket_table::write(sk, &*listener).is_some() {
+            return;
+        }
+        maps::spilled();
+        if let Some(state) = stored_or_insert(sk.0, &*listener) {
             *state = *listener;
         }
     }
@@ -404,10 +406,11 @@ fn adopt(sk: Sock, old: u8) -> Option<NonNull<SocketState>> {
 #[inline(always)]
 fn remember(sk: Sock, initial: &SocketState) -> Option<NonNull<SocketState>> {
     seen(SOCKET);
-    if config!(socket_table) == 1
-        && let Some(state) = socket_table::write(sk, initial)
-    {
-        return NonNull::new(state);
+    if config!(socket_table) == 1 {
+        if let Some(state) = socket_table::write(sk, initial) {
+            return NonNull::new(state);
+        }
+        maps::spilled();
     }
     let Some(state) = stored_or_insert(sk.0, initial) else {
         lost(SOCKET, NO_STORAGE);

@@ -443,6 +443,15 @@ pub fn connects_at(now_ns: u64) {
     }
 }
 
+/// Notes that a socket found no room in the table of sockets.
+#[inline(always)]
+pub fn spilled() {
+    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
+        // SAFETY: a valid map value.
+        unsafe { atomic::add(&raw mut (*ledger).spilled, 1) };
+    }
+}
+
 /// State of a socket, if it has any. `sk` may be any kernel socket pointer the verifier trusts.
 ///
 /// Who has a state is a full `struct tcp_sock`: a state is only created for a socket of TCP that

@@ -1,16 +1,14 @@
 //! Lists the sockets that hold a port and were bound by a program that the hooks saw. Run by the daemon
 //! with the socket iteration.
 //!
-//! Iterator `bpf_sk_storage_map`, as for [`super::iterate_sockets`]. Some kernels refuse it: iterator
-//! `task_file` (kernel/bpf/task_iter.c, since 5.8; `bpf_sock_from_file` since 5.11) goes through the
-//! open files of all processes, which takes longer and meets a socket once for each.
+//! Iterators as for [`super::iterate_sockets`].
 
 use core::ffi::c_void;
 
 use agent_common::bound::BoundRecord;
-use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
+use aya_ebpf::helpers::generated::bpf_seq_write;
 
-use super::iterate_sockets::{Context, Meta};
+use super::iterate_sockets::{Context, FileContext};
 use crate::maps::bound;
 use crate::sock::Sock;
 
@@ -23,34 +21,11 @@ extern "C" fn bound_sockets(ctx: *const Context) -> i32 {
     0
 }
 
-/// `struct bpf_iter__task_file`.
-#[repr(C)]
-pub struct FileContext {
-    meta: *const c_void,
-    task: *const c_void,
-    fd: u64,
-    file: *const c_void,
-}
-
 #[unsafe(link_section = "iter/task_file")]
 #[unsafe(no_mangle)]
 extern "C" fn bound_files(ctx: *const FileContext) -> i32 {
-    // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
-    unsafe {
-        let file = core::ptr::read_volatile(&raw const (*ctx).file);
-        if file.is_null() {
-            return 0;
-        }
-        let socket: *const c_void = bpf_sock_from_file(file.cast_mut().cast()).cast_const().cast();
-        if socket.is_null() {
-            return 0;
-        }
-        let sk = Sock::of_socket(socket);
-        if sk.0.is_null() {
-            return 0;
-        }
-        let meta = core::ptr::read_volatile(&raw const (*ctx).meta).cast::<Meta>();
-        report(sk, Meta::seq(meta));
+    if let Some((sk, seq)) = FileContext::socket(ctx) {
+        report(sk, seq);
     }
     0
 }

@@ -9,7 +9,7 @@ use core::ffi::c_void;
 use agent_common::edge::ROLE_LISTENER;
 use agent_common::listener::ListenerRecord;
 use agent_common::socket::{STAGE_CONNECTING, STAGE_OPEN, SocketState};
-use aya_ebpf::helpers::generated::bpf_seq_write;
+use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
 
 use crate::maps::stored;
 use crate::sock::{LISTEN, Sock};
@@ -64,31 +64,82 @@ impl Context {
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 #[unsafe(no_mangle)]
 extern "C" fn iterate_sockets(ctx: *const Context) -> i32 {
-    let Some((sk, seq)) = Context::socket(ctx) else { return 0 };
-    // The state that is visited, even if another one is in the table of sockets.
-    let Some(state) = stored(sk) else { return 0 };
-    let sk = Sock(sk);
-    // SAFETY: a valid value of this socket's storage; each load is checked by the verifier. If the
-    // buffer is full the kernel visits this socket again with an empty one.
-    unsafe {
-        if (*state).role == ROLE_LISTENER {
-            if let Some(record) = visit_listener(sk, state) {
-                let size = size_of::<ListenerRecord>() as u32;
-                bpf_seq_write(seq.cast(), (&raw const record).cast(), size);
-            }
-        } else {
-            visit_connection(sk, state);
-        }
+    if let Some((sk, seq)) = Context::socket(ctx) {
+        visit(Sock(sk), seq, true);
     }
     0
 }
 
-/// Brings a connection's slot up to date.
+/// `struct bpf_iter__task_file`.
+#[repr(C)]
+pub struct FileContext {
+    meta: *const c_void,
+    task: *const c_void,
+    fd: u64,
+    file: *const c_void,
+}
+
+impl FileContext {
+    /// The socket that is visited, and where to write about it; `None` if the file is none, and at
+    /// the end.
+    #[inline(always)]
+    pub fn socket(ctx: *const Self) -> Option<(Sock, *mut c_void)> {
+        // SAFETY: the kernel passes a valid context; each load is checked by the verifier.
+        unsafe {
+            let file = core::ptr::read_volatile(&raw const (*ctx).file);
+            if file.is_null() {
+                return None;
+            }
+            let socket = bpf_sock_from_file(file.cast_mut().cast());
+            if socket.is_null() {
+                return None;
+            }
+            let sk = Sock::of_socket(socket.cast_const().cast());
+            if sk.0.is_null() {
+                return None;
+            }
+            let meta = core::ptr::read_volatile(&raw const (*ctx).meta).cast::<Meta>();
+            Some((sk, Meta::seq(meta)))
+        }
+    }
+}
+
+/// For kernels that permit no iterator over maps: iterator `task_file` (kernel/bpf/task_iter.c, since
+/// 5.8; `bpf_sock_from_file` since 5.11) goes through the open files of all processes. It does not
+/// meet sockets that no process holds, and others more than once.
+#[unsafe(link_section = "iter/task_file")]
+#[unsafe(no_mangle)]
+extern "C" fn iterate_files(ctx: *const FileContext) -> i32 {
+    if let Some((sk, seq)) = FileContext::socket(ctx) {
+        visit(sk, seq, false);
+    }
+    0
+}
+
+/// `once`: no socket is visited twice.
+#[inline(always)]
+fn visit(sk: Sock, seq: *mut c_void, once: bool) {
+    // The state in the socket, even if another one is in the table of sockets.
+    let Some(state) = stored(sk.0) else { return };
+    // SAFETY: a valid value of this socket's storage; each load is checked by the verifier. If the
+    // buffer is full the kernel visits this socket again with an empty one.
+    unsafe {
+        if (*state).role != ROLE_LISTENER {
+            visit_connection(sk, state, once);
+        } else if let Some(record) = visit_listener(sk, state) {
+            let size = size_of::<ListenerRecord>() as u32;
+            bpf_seq_write(seq.cast(), (&raw const record).cast(), size);
+        }
+    }
+}
+
+/// Brings a connection's slot up to date; `once`: it is visited only once, so that what it holds can be
+/// added up.
 ///
 /// # Safety
 /// `state` must be a valid state of `sk`.
 #[inline(always)]
-pub unsafe fn visit_connection(sk: Sock, state: *mut SocketState) {
+pub unsafe fn visit_connection(sk: Sock, state: *mut SocketState, once: bool) {
     // Full, for it has a state. If it was freed since, its memory is still that of one: the caches of
     // TCP sockets are `SLAB_TYPESAFE_BY_RCU`, and the iterator holds RCU.
     let Some(tcp) = sk.tcp() else { return };
@@ -96,14 +147,18 @@ pub unsafe fn visit_connection(sk: Sock, state: *mut SocketState) {
     unsafe {
         if (*state).stage == STAGE_CONNECTING {
             sync::sync_retransmits(tcp, state);
-            sync::add_connecting(state);
+            if once {
+                sync::add_connecting(state);
+            }
         } else if (*state).stage == STAGE_OPEN {
             sync::sync(tcp, state, tcp.received_bytes_unlocked());
             sync::sync_retransmits(tcp, state);
             if let Some(limited) = tcp.limited_unlocked() {
                 sync::sync_limited(state, limited);
             }
-            sync::add_queues(tcp, state);
+            if once {
+                sync::add_queues(tcp, state);
+            }
             unanswered::visit(sk, tcp, state);
         }
     }

@@ -55,7 +55,7 @@ fn visit(index: u32, way: usize, place: u32) -> bool {
             && connection::is_alive(sk, state)
         {
             if core::ptr::read_volatile(&raw const (*state).role) != ROLE_LISTENER {
-                visit_connection(sk, state);
+                visit_connection(sk, state, true);
             } else if let Some(record) = visit_listener(sk, state)
                 && let Some(room) = maps::listener_room(place)
             {

@@ -92,8 +92,8 @@ impl Drain {
     ) -> anyhow::Result<Self> {
         let counters_map: Map<u32, HotCounters> = parts.map(&maps::EDGE_COUNTERS)?;
         let sockets = parts.take(&maps::SOCKETS)?;
-        let sockets_link = iterate_sockets
-            .map(|program| bpf::link_iterator(program.as_fd(), Some(sockets.as_fd())));
+        let sockets_link =
+            iterate_sockets.map(|program| ports::link_to_sockets(program.as_fd(), sockets.as_fd()));
         let iterate_sockets =
             sockets_link.transpose().context("linking the iterator to the storage of sockets")?;
         let mut ring = |map| -> anyhow::Result<RingBuf<MapData>> {
@@ -276,12 +276,21 @@ impl Drain {
     }
 
     fn iterate_sockets(&mut self) -> io::Result<Option<Vec<ListenerRecord>>> {
-        let listeners = self.iterate_sockets.as_ref();
-        let listeners = listeners.map(|link| ports::records(link.as_fd())).transpose()?;
-        let Some(table) = &mut self.table else { return Ok(listeners) };
-        let mut all: Vec<ListenerRecord> = listeners.unwrap_or_default();
-        all.extend(table.visit()?);
-        Ok(Some(all))
+        if self.iterate_sockets.is_none() && self.table.is_none() {
+            return Ok(None);
+        }
+        let mut listeners = Vec::new();
+        // Where there is a table, mostly all sockets have their state there.
+        if let Some(link) = &self.iterate_sockets
+            && (self.table.is_none() || self.ledger()?.spilled != 0)
+        {
+            listeners = ports::records(link.as_fd())?;
+        }
+        if let Some(table) = &mut self.table {
+            listeners.extend(table.visit()?);
+        }
+        ports::once(&mut listeners, |listener| listener.cookie);
+        Ok(Some(listeners))
     }
 
     /// The kernel's part of the ledger, of all CPUs.

@@ -204,7 +204,10 @@ pub const HOOKS: &[Hook] = &[
     },
     Hook {
         name: "iterate_sockets",
-        ways: &[iterator("iterate_sockets", "bpf_sk_storage_map")],
+        ways: &[
+            iterator("iterate_sockets", "bpf_sk_storage_map"),
+            iterator("iterate_files", "task_file"),
+        ],
         fallback: None,
         fields: &["ack_backlog", "max_ack_backlog", "cookie"],
         requests: false,

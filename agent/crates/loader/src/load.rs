@@ -19,7 +19,9 @@ use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
-use super::hooks::{self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, TABLE_ITERATION, UNPREEMPTED, Way};
+use super::hooks::{
+    self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, TABLE_ITERATION, UNPREEMPTED, Way,
+};
 use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
@@ -328,12 +330,8 @@ fn what_is_off(
             && (config.dns == 1 || !QUESTIONS.contains(&hook.name))
         {
             let why = format!("{}: {why}", hook.name);
-            let what = match hook.name {
-                "iterate_sockets" if (SOCKET_TABLE.is_on)(config) => SPILLED,
-                _ => hook.lost_without,
-            };
             let is_observed = hook.name == TABLE_ITERATION;
-            disabled.push(Disabled { what: what.to_owned(), why, is_observed });
+            disabled.push(Disabled { what: hook.lost_without.to_owned(), why, is_observed });
         }
     }
     for (field, what) in OPTIONAL_FIELDS {
@@ -350,8 +348,22 @@ fn what_is_off(
         let why = "the kernel reports it from 6.10 on".to_owned();
         disabled.push(Disabled::not_observed(what, why));
     }
+    let iterates_files = hooks.iter().any(|one| {
+        let link = one.result.as_ref().ok().filter(|_| one.hook.name == "iterate_sockets");
+        link.is_some_and(|link| {
+            bpf::program_name(link.program.as_fd()).is_ok_and(|name| name == "iterate_files")
+        })
+    });
+    if iterates_files && !(SOCKET_TABLE.is_on)(config) {
+        let what = "queues of open connections, and of those that no process holds (yet to be accepted, or closing) what happens before they end";
+        let why = "iterate_sockets: this kernel permits no iterator over maps".to_owned();
+        disabled.push(Disabled::not_observed(what, why));
+    }
     let cheaper = [
-        (&TCP_CAST, "attached with a helper instead of bpf_rdonly_cast, which was refused or disabled"),
+        (
+            &TCP_CAST,
+            "attached with a helper instead of bpf_rdonly_cast, which was refused or disabled",
+        ),
         (&SOCKET_TABLE, "attached without the table of sockets, which was refused or disabled"),
     ];
     for (part, why) in cheaper {
@@ -362,10 +374,6 @@ fn what_is_off(
     }
     disabled
 }
-
-/// What is not observed without an iteration over the storage of sockets, where most sockets have an
-/// entry in the table instead.
-const SPILLED: &str = "bytes, retransmits and round trip time, before they end, of open connections that found no room in the table of sockets";
 
 /// Why answers of DNS servers are not read although they should be.
 fn no_dns(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {

@@ -16,7 +16,8 @@ use agent_common::wire::Wire;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{Map as AyaMap, MapData};
 use aya::programs::{
-    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, RawTracePoint, FEntry, FExit, Iter, Program, UProbe,
+    BtfTracePoint, CgroupSkb, CgroupSock, CgroupSockAddr, FEntry, FExit, Iter, Program,
+    RawTracePoint, UProbe,
 };
 use aya::{Ebpf, EbpfLoader};
 

@@ -7,9 +7,9 @@ use agent_common::wire::Wire as _;
 use ipnet::IpNet;
 
 use super::btf::Btf;
+use super::hooks::TABLE_ITERATION;
 use super::load::{self, Options};
 use super::maps;
-use super::hooks::TABLE_ITERATION;
 use super::parts::{DNS_ANSWERS, SOCKET_TABLE};
 use super::tcp_sock;
 

@@ -37,11 +37,7 @@ impl Ports {
         bound: Option<OwnedFd>,
     ) -> anyhow::Result<Self> {
         let sockets = parts.take(&maps::BOUND)?;
-        let link = |program: OwnedFd| {
-            let goes_through_files = bpf::program_name(program.as_fd())? == "bound_files";
-            let map = (!goes_through_files).then_some(sockets.as_fd());
-            bpf::link_iterator(program.as_fd(), map)
-        };
+        let link = |program: OwnedFd| link_to_sockets(program.as_fd(), sockets.as_fd());
         Ok(Self {
             failures: SlotTable::new(parts, &slot_table::BIND_FAILURES)?,
             expire,
@@ -67,9 +63,7 @@ impl Ports {
     pub fn bound(&self) -> io::Result<Option<Vec<BoundRecord>>> {
         let Some(link) = &self.bound else { return Ok(None) };
         let mut bound: Vec<BoundRecord> = records(link.as_fd())?;
-        // Who goes through files meets a socket once for each.
-        let mut known = HashSet::new();
-        bound.retain(|socket| socket.cookie == 0 || known.insert(socket.cookie));
+        once(&mut bound, |socket| socket.cookie);
         Ok(Some(bound))
     }
 
@@ -82,6 +76,19 @@ impl Ports {
     pub fn reclaim(&mut self, step: &Reclaim<AttemptKey>) -> io::Result<()> {
         self.failures.reclaim(step)
     }
+}
+
+/// Links an iterator over sockets: to the map of their storage, or to nothing if it goes through files.
+pub fn link_to_sockets(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let goes_through_files = bpf::program_name(program)?.ends_with("_files");
+    bpf::link_iterator(program, (!goes_through_files).then_some(map))
+}
+
+/// Leaves out what is there already, by the cookie of its socket: an iterator that goes through files
+/// meets a socket once for each.
+pub fn once<T>(records: &mut Vec<T>, cookie: impl Fn(&T) -> u64) {
+    let mut known = HashSet::new();
+    records.retain(|record| cookie(record) == 0 || known.insert(cookie(record)));
 }
 
 /// What one run of a linked iterator writes.
