@@ -29,8 +29,11 @@ const SET_BITS: u32 = 13;
 /// Words of the bitmap of entries that may live, entry by entry.
 pub const LIVE_WORDS: usize = SETS * WAYS / 64;
 
-/// Entries that are visited at a time, their numbers as the 16 bit parts of a word.
-pub const BATCH: usize = 4;
+/// Arguments of the program that visits entries: all that a program of its type has
+/// (`MAX_BPF_FUNC_ARGS`, include/linux/bpf.h).
+pub const ARGUMENTS: usize = 12;
+/// Entries that are visited at a time, their numbers as the 16 bit parts of the arguments.
+pub const BATCH: usize = 4 * ARGUMENTS;
 /// In the place of the number of an entry: none, and none behind it.
 pub const NO_ENTRY: u64 = 0xffff;
 
@@ -61,13 +64,13 @@ crate::wire! {
     }
 }
 
-const _: () = assert!(SETS * WAYS < NO_ENTRY as usize && BATCH * 16 == 64);
+const _: () = assert!(SETS * WAYS < NO_ENTRY as usize);
 
-/// The word that asks for these entries to be visited, at most [`BATCH`].
-pub fn batch(entries: &[u16]) -> u64 {
-    let parts = entries.iter().take(BATCH).map(|entry| u64::from(*entry));
-    let parts = parts.chain(core::iter::repeat(NO_ENTRY)).take(BATCH);
-    parts.enumerate().fold(0, |word, (at, part)| word | part << (16 * at))
+/// The arguments that ask for these entries to be visited, at most [`BATCH`].
+pub fn batch(entries: &[u16]) -> [u64; ARGUMENTS] {
+    let mut entries = entries.iter().map(|entry| u64::from(*entry));
+    let mut part = |word: u64, at: u32| word | entries.next().unwrap_or(NO_ENTRY) << (16 * at);
+    core::array::from_fn(|_| (0..4).fold(0, &mut part))
 }
 
 /// The set of a key.
@@ -130,9 +133,10 @@ mod tests {
 
     #[test]
     fn a_batch_ends_where_there_are_no_more_entries() {
-        assert_eq!(batch(&[]), u64::MAX);
-        assert_eq!(batch(&[7]), 0xffff_ffff_ffff_0007);
-        assert_eq!(batch(&[1, 2, 3, 4, 5]), 0x0004_0003_0002_0001);
+        assert_eq!(batch(&[]), [u64::MAX; ARGUMENTS]);
+        assert_eq!(batch(&[7])[0], 0xffff_ffff_ffff_0007);
+        let five = batch(&[1, 2, 3, 4, 5]);
+        assert_eq!(five[..3], [0x0004_0003_0002_0001, 0xffff_ffff_ffff_0005, u64::MAX]);
     }
 
     #[test]

@@ -80,7 +80,7 @@ static SOCKET_TABLE: Array<Set, { contract::SETS }, { BPF_F_MMAPABLE as usize }>
 #[btf_map]
 static SOCKETS_LIVE: Array<u64, { contract::LIVE_WORDS }, { BPF_F_MMAPABLE as usize }> =
     Array::new();
-/// What the last run of the socket iteration has found of listeners, by their places in the batch.
+/// What the last run of the socket iteration has found of listeners.
 #[btf_map]
 static LISTENER_ROOM: Array<ListenerRecord, { contract::BATCH }, { BPF_F_MMAPABLE as usize }> =
     Array::new();

@@ -6,49 +6,64 @@
 //! holds that.
 
 use agent_common::edge::ROLE_LISTENER;
-use agent_common::socket_table::{BATCH, NO_ENTRY, WAYS};
+use agent_common::socket_table::{ARGUMENTS, NO_ENTRY, WAYS};
 
 use super::iterate_sockets::{visit_connection, visit_listener};
 use crate::maps::{self, config};
 use crate::sock::Sock;
 use crate::{connection, socket_table};
 
-/// The argument: which entries, see [`agent_common::socket_table::batch`]. The result has a bit for each
-/// of them of which there is a record of a listener.
+/// The arguments: which entries, see [`agent_common::socket_table::batch`]. Returns how many records
+/// of listeners it wrote.
 #[unsafe(link_section = "raw_tp/run")]
 #[unsafe(no_mangle)]
-extern "C" fn iterate_table(arguments: *const u64) -> i32 {
+extern "C" fn iterate_table(arguments: *const [u64; ARGUMENTS]) -> i32 {
     if config!(socket_table) != 1 {
         return 0;
     }
-    // SAFETY: the kernel passes twelve arguments.
-    let mut entries = unsafe { core::ptr::read_volatile(arguments) };
-    let (mut records, mut place) = (0, 0);
-    while place < BATCH {
-        let number = entries & 0xffff;
-        if number == NO_ENTRY {
-            break;
-        }
-        if visit(number as u32 / WAYS as u32, number as usize % WAYS, place as u32) {
-            records |= 1 << place;
-        }
-        entries >>= 16;
-        place += 1;
+    let mut records = 0;
+    // The verifier takes no computed offset into the arguments.
+    macro_rules! visit_those {
+        ($($argument:literal)*) => { $(
+            // SAFETY: the kernel passes twelve arguments.
+            let mut entries = unsafe {
+                core::ptr::read_volatile((&raw const (*arguments)).cast::<u64>().add($argument))
+            };
+            let mut part = 0;
+            while part < 4 {
+                let number = entries & 0xffff;
+                if number == NO_ENTRY {
+                    return records;
+                }
+                records += visit_entry(number as u32, records as u32) as i32;
+                entries >>= 16;
+                part += 1;
+            }
+        )* };
     }
+    visit_those!(0 1 2 3 4 5 6 7 8 9 10 11);
     records
 }
 
-/// Visits an entry; whether it wrote a record.
-#[inline(always)]
-fn visit(index: u32, way: usize, place: u32) -> bool {
-    let Some(set) = maps::socket_set(index) else { return false };
+/// Visits an entry; 1 if it wrote a record, at this place.
+///
+/// A global function of numbers: the verifier walks it once, not once for each entry.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn visit_entry(number: u32, place: u32) -> u32 {
+    // Everything below is pruned where it could not be verified.
+    if config!(socket_table) != 1 {
+        return 0;
+    }
+    let (index, way) = (number / WAYS as u32, number as usize % WAYS);
+    let Some(set) = maps::socket_set(index) else { return 0 };
     if !socket_table::is_living(set, way) {
         socket_table::unmark(index, set, way);
-        return false;
+        return 0;
     }
-    let Some(key) = socket_table::take(set, way) else { return false };
+    let Some(key) = socket_table::take(set, way) else { return 0 };
     let state = socket_table::state(set, way);
-    let mut is_written = false;
+    let mut written = 0;
     // SAFETY: ours since `take`; the verifier checks each load.
     unsafe {
         if let Some(sk) = Sock::at(socket_table::address(key))
@@ -60,10 +75,10 @@ fn visit(index: u32, way: usize, place: u32) -> bool {
                 && let Some(room) = maps::listener_room(place)
             {
                 *room = record;
-                is_written = true;
+                written = 1;
             }
         }
     }
     socket_table::give_back(set, way, key);
-    is_written
+    written
 }

@@ -221,12 +221,12 @@ pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<File> {
     owned(bpf(bpf_cmd::BPF_ITER_CREATE, &mut [link.as_raw_fd() as u64])).map(File::from)
 }
 
-/// Runs a program of type raw tracepoint that is attached nowhere, with one argument; its result.
-pub fn run(program: BorrowedFd<'_>, argument: u64) -> io::Result<u32> {
+/// Runs a program of type raw tracepoint that is attached nowhere, with these arguments; its result.
+pub fn run(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<u32> {
     // struct { prog_fd, retval; data_size_in, data_size_out; data_in; data_out; repeat, duration;
     // ctx_size_in, ctx_size_out; ctx_in; ctx_out; flags, cpu; batch_size }
-    let at = (&raw const argument) as u64;
-    let mut attr = [program.as_raw_fd() as u64, 0, 0, 0, 0, size_of::<u64>() as u64, at, 0, 0, 0];
+    let (at, length) = (arguments.as_ptr() as u64, size_of_val(arguments) as u64);
+    let mut attr = [program.as_raw_fd() as u64, 0, 0, 0, 0, length, at, 0, 0, 0];
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
     Ok((attr[0] >> 32) as u32)
 }

@@ -49,7 +49,7 @@ impl Ports {
     pub fn expire_attempts(&self) -> io::Result<()> {
         let Some(program) = &self.expire else { return Ok(()) };
         for first in (0..BUCKETS).step_by(EXPIRED_AT_ONCE as usize) {
-            bpf::run(program.as_fd(), first.into())?;
+            bpf::run(program.as_fd(), &[first.into()])?;
         }
         Ok(())
     }

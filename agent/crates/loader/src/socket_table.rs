@@ -52,9 +52,9 @@ impl SocketTable {
         entries: &[u16],
         listeners: &mut Vec<ListenerRecord>,
     ) -> io::Result<()> {
-        let written = bpf::run(self.visit.as_fd(), batch(entries))?;
-        for place in (0..BATCH).filter(|place| written >> place & 1 == 1) {
-            listeners.push(self.records.read(place)?);
+        let records = bpf::run(self.visit.as_fd(), &batch(entries))?;
+        for record in 0..records as usize {
+            listeners.push(self.records.read(record)?);
         }
         Ok(())
     }
