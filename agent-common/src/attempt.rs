@@ -51,7 +51,7 @@ pub const BUCKET: usize = 8;
 /// Buckets, a power of two.
 pub const BUCKETS: u32 = 512;
 /// Buckets that are looked through at a time for what is overdue; divides [`BUCKETS`].
-pub const EXPIRED_AT_ONCE: u32 = 16;
+pub const EXPIRED_AT_ONCE: u32 = 32;
 
 /// [`Pending::token`]: free.
 pub const FREE: u64 = 0;

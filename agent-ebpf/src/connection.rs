@@ -89,6 +89,10 @@ fn listening(sk: Sock, owner: u32) {
 /// is known. It inherits the listener's state, as it does by itself where that lies in the socket.
 #[inline(always)]
 pub fn born(sk: Sock) {
+    // Pruned where its parent could not be found.
+    if config!(socket_table) != 1 {
+        return;
+    }
     let Some(tcp) = sk.tcp() else { return };
     let Some(listener) = socket_table::at(tcp.parents_key()) else { return };
     // SAFETY: a valid map value; the stack holds the child's lock.

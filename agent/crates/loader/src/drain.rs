@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use aya::maps::{Map as AyaMap, MapData, RingBuf};
 use hashbrown::HashMap;
 
-use super::bpf::{self, Map};
+use super::bpf::Map;
 pub use super::drained::Drained;
 use super::histograms::Histograms;
 use super::mapped::Mapped;

@@ -111,6 +111,12 @@ fn a_socket_of_the_kernel_is_no_programs() {
     let pair = Pair::new();
     let place = &pair.server;
     let agent = Agent::start();
+    if crate::socket_table::goes_through_files(&agent) {
+        println!(
+            "SKIPPED: this kernel refuses iterators over maps, and no process holds the socket"
+        );
+        return;
+    }
     let add = ["link", "add", "vx0", "type", "vxlan", "id", "7", "dstport", "4789", "dev", "veth0"];
     if !place.command("ip").args(add).status().expect("iproute2 is installed").success() {
         println!("SKIPPED: this kernel has no vxlan");
