@@ -45,12 +45,12 @@ export async function eventually(expected, look) {
   }
 }
 
-/** Fails if axe finds anything that keeps people from using the page. */
-export async function accessible(page, where) {
+/** Fails if axe finds anything that keeps people from using the page, or a part of it. */
+export async function accessible(page, where, part = "html") {
   // The policy of the page forbids scripts of others; this way does not ask it.
   const session = await page.context().newCDPSession(page);
-  await session.send("Runtime.evaluate", { expression: axe });
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  if (!(await page.evaluate(() => "axe" in globalThis))) await session.send("Runtime.evaluate", { expression: axe });
+  const { violations } = await page.evaluate((part) => globalThis.axe.run(part, { resultTypes: ["violations"] }), part);
   const found = violations.map(({ id, nodes }) => `${where}: ${id}: ${nodes.slice(0, 3).map((node) => `${node.html} ${node.failureSummary}`).join("\n")}`);
   assert.deepEqual(found, []);
 }

@@ -197,7 +197,7 @@ await test("every table has the agent's answer, and is accessible", async (page)
     const body = page.locator("#tabpanel");
     if (["edges", "services", "events", "agent"].includes(name)) await body.locator("tbody tr").nth(1).waitFor();
     else await eventually(true, async () => (await body.locator("tbody tr").count()) > 0 || (await body.locator(".rest").innerText()) !== "");
-    await accessible(page, name);
+    await accessible(page, name, "#tabpanel");
   }
   await page.keyboard.press("2");
   await page.locator("#tabpanel tr", { hasText: client }).first().locator("button.open").click();
