@@ -108,7 +108,11 @@ fn tools() -> Result<PathBuf> {
         println!("building {name} {version}");
         let mut install = shell::cargo();
         install.args(["install", "--quiet", "--locked", "--version", version, name, "--root"]);
-        shell::quiet(install.arg(&home).arg("--target-dir").arg(home.join("build")))?;
+        install.arg(&home).arg("--target-dir").arg(home.join("build"));
+        // They work for seconds; compiled for speed, they take minutes to build.
+        install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
+        install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+        shell::quiet(&mut install)?;
     }
     Ok(home.join("bin"))
 }
