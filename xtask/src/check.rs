@@ -16,7 +16,7 @@ use anyhow::{Result, anyhow, bail};
 use portolan_kit::{build, python, setup, shell, tree};
 use serde_json::Value;
 
-use crate::{aarch64, reproducible, tidy};
+use crate::{aarch64, page, reproducible, tidy};
 
 type Step = fn() -> Result<()>;
 
@@ -25,11 +25,12 @@ type Step = fn() -> Result<()>;
 const WITHOUT_TOOLCHAIN: [(&str, Step); 2] =
     [("format", format), ("clippy without each source of names", without_each_source)];
 
-const STEPS: [(&str, Step); 6] = [
+const STEPS: [(&str, Step); 7] = [
     ("clippy", clippy),
     ("clippy for the kernel programs", kernel_clippy),
     ("types for aarch64", aarch64::aarch64),
     ("the kernel object, built elsewhere", reproducible::reproducible),
+    ("the page's script", page::is_current),
     ("tidy", tidy::tidy),
     ("licences, bans, sources", deny),
 ];

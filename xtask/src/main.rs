@@ -19,6 +19,7 @@ mod fuzz;
 mod image;
 mod miri;
 mod package;
+mod page;
 mod reproducible;
 mod run;
 mod test;
@@ -62,6 +63,8 @@ enum Command {
     /// Start a shop of real programs with monitoring, and inject faults
     #[command(disable_help_flag = true)]
     Demo(Passed),
+    /// Make the script of the agent's web page from its source
+    Page,
     /// Check format, lints, tidy rules and licences
     Check,
     /// Check only the tidy rules
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => Tool::Bench.exec(&args),
         Command::Dashboards(args) => Tool::Dashboards.exec(&args),
         Command::Demo(args) => Tool::Demo.exec(&args),
+        Command::Page => page::page(),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),

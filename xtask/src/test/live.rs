@@ -181,3 +181,47 @@ impl Shown {
         self.times.push((seconds, test.to_owned()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// A program of three tests: one passes, one fails, and the first takes the program down unless
+    /// it is alone.
+    const PROGRAM: &str = r#"#!/bin/sh
+        if [ "$1" = --list ]; then
+            printf 'm::crash: test\nm::fail: test\nm::pass: test\n'; exit
+        fi
+        case "$*" in
+        *crash*) printf 'running 3 tests\ntest m::crash ... '; exit 1 ;;
+        *fail*) printf 'running 2 tests\ntest m::fail ... FAILED\ntest m::pass ... ok\n'
+            printf 'test result: FAILED. 1 passed; 1 failed; 0 ignored\n'; exit 101 ;;
+        esac"#;
+
+    #[test]
+    fn a_test_that_takes_its_program_down_fails_and_the_others_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        let text = folder.path().join("text");
+        fs::write(&text, PROGRAM).unwrap();
+        fs::set_permissions(&text, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a child of another test's may have what this one writes open, and what
+        // is being written cannot be started.
+        shell::quiet(Command::new("cp").arg(&text).arg(&path)).unwrap();
+        let program = Program { path, agent: PathBuf::new() };
+        let tests = program.list(&[]).unwrap();
+        assert_eq!(tests, ["m::crash", "m::fail", "m::pass"]);
+        let mut report = Report::default();
+        let results = Results { report: &mut report, times: Vec::new(), failed: Vec::new() };
+        let results = Mutex::new(results);
+        program.run(&Module { name: "m".to_owned(), tests }, &results);
+        let Results { times, failed, .. } = results.into_inner().unwrap();
+        let names = |of: Vec<String>| of.join(" ");
+        assert_eq!(names(failed.into_iter().map(|(_, test)| test).collect()), "m::crash m::fail");
+        assert_eq!(names(times.into_iter().map(|(_, test)| test).collect()), "m::fail m::pass");
+        assert_eq!((report.passed, report.failed), (1, 2));
+    }
+}

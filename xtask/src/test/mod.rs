@@ -30,7 +30,7 @@ use portolan_kit::report::Report;
 use portolan_kit::{setup, shell, tree};
 
 use crate::tool::Tool;
-use crate::{deploy, package};
+use crate::{deploy, package, page};
 use watch::{Started, watch};
 
 /// Minutes long, and of a kind of its own: see `xtask/tools/demo`.
@@ -57,7 +57,7 @@ pub fn test(args: &Args) -> Result<()> {
     }
     setup::setup()?;
     // While the agent is compiled for image and packages.
-    let programs = thread::spawn(needs::install);
+    let programs = thread::spawn(install_programs);
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
@@ -114,6 +114,15 @@ pub fn test(args: &Args) -> Result<()> {
     }
     if report.passed + report.skipped == 0 {
         bail!("no test ran: no name contains {}", filter.join(" or "));
+    }
+    Ok(())
+}
+
+/// Installs the programs that tests use.
+fn install_programs() -> Result<()> {
+    needs::install()?;
+    if let Err(error) = page::tools() {
+        println!("the test of the page in a browser is skipped: {error:#}");
     }
     Ok(())
 }
