@@ -237,7 +237,7 @@ export interface AgentRow {
 export function agentRows(status: Status): AgentRow[] {
   const lost = (counts: Record<string, number>) => Object.entries(counts).map(([why, n]) => `${count(n)} ${why.replaceAll("_", " ")}`);
   return [
-    ...status.findings.map((one): AgentRow => ({ part: "finding", name: one.code, state: SEVERITIES[one.severity] ?? "ok", value: one.title, detail: one.remediation ? `fix: ${one.remediation}` : Object.values(one.evidence).join(", ") })),
+    ...status.findings.map((one): AgentRow => ({ part: "finding", name: one.code, state: one.severity === "info" ? "idle" : (SEVERITIES[one.severity] ?? "ok"), value: one.title, detail: one.remediation ? `fix: ${one.remediation}` : Object.values(one.evidence).join(", ") })),
     { part: "agent", name: "version", state: "ok", value: status.version, detail: `kernel ${status.kernel}` },
     { part: "agent", name: "collection", state: "ok", value: duration(status.collection_seconds), detail: `${count(status.edges)} edges` },
     ...status.hooks.map((one): AgentRow => ({ part: "hook", name: one.name, state: one.attached ? "ok" : "idle", value: one.attached ? `${count(one.runs)} runs` : "not attached", detail: one.reason ?? one.observes })),
