@@ -20,6 +20,7 @@ mod image;
 mod miri;
 mod package;
 mod page;
+mod release;
 mod reproducible;
 mod run;
 mod test;
@@ -73,6 +74,8 @@ enum Command {
     Image(image::Args),
     /// Build a .deb and an .rpm of the static binary, and its SBOM
     Package,
+    /// Make the files of a release: archive, packages, SBOM, install script, signed checksums
+    Release(release::Args),
     /// Check deploy/ with the tools that consume it
     Deploy(deploy::Args),
 }
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
         Command::Package => package::package(),
+        Command::Release(args) => release::release(&args),
         Command::Deploy(args) => deploy::deploy(&args),
     })
 }
