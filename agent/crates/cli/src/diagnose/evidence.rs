@@ -248,12 +248,12 @@ pub(super) struct Connects {
 /// What a TLS server presented.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Certificate {
-    pub(super) version: String,
-    pub(super) seconds: f64,
+    pub(crate) version: String,
+    pub(crate) seconds: f64,
     /// When its certificate expires.
     pub(crate) days_left: Option<i64>,
     /// Why this host would not trust it; the client may.
-    pub(super) untrusted: Option<String>,
+    pub(crate) untrusted: Option<String>,
 }
 
 /// Why a TLS handshake failed.
