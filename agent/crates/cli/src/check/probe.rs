@@ -197,7 +197,7 @@ mod tests {
         let check = |result, expected: Option<(Severity, &str)>| {
             let mut checks = Checks::default();
             let probed = Probed { servers: vec![presented(result)], ..Probed::default() };
-            super::check(&probed, &mut checks);
+            check(&probed, &mut checks);
             let found = checks.found.first().map(|one| &one.finding);
             let found = found.map(|one| (one.severity, one.title.as_str()));
             assert_eq!(found.map(|it| it.0), expected.map(|it| it.0), "{checks:?}");
