@@ -27,7 +27,7 @@ pub struct Part {
 }
 
 /// In the order of their length.
-pub const PARTS: [Part; 5] = [
+pub const PARTS: [Part; 6] = [
     Part { name: "miri", programs: &[("rustc", "+nightly --version")], run: miri::miri },
     Part { name: "fuzz", programs: &[], run: || fuzz::all("docs/fuzz.md") },
     Part {
@@ -42,6 +42,17 @@ pub const PARTS: [Part; 5] = [
             ("node", "--version"),
         ],
         run: || tool(Tool::Demo, &["test"]),
+    },
+    Part {
+        name: "e2e-diagnose",
+        programs: &[
+            ("haproxy", "-v"),
+            ("nginx", "-v"),
+            ("psql", "--version"),
+            ("redis-server", "--version"),
+            ("node", "--version"),
+        ],
+        run: || tool(Tool::Demo, &["diagnose"]),
     },
     Part {
         name: "soak",
@@ -210,7 +221,7 @@ mod tests {
     #[test]
     fn parts_without_a_row_in_the_table_are_missing() {
         let missing: Vec<&str> = without_record(PAGE).collect();
-        assert_eq!(missing, ["miri", "fuzz", "e2e-alerts", "vm"]);
+        assert_eq!(missing, ["miri", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]);
         assert_eq!(without_record("").count(), PARTS.len());
     }
 

@@ -33,16 +33,17 @@ use crate::tool::Tool;
 use crate::{deploy, package, page};
 use watch::{Started, watch};
 
-/// Minutes long, and of a kind of its own: see `xtask/tools/demo`.
-const E2E_ALERTS: &str = "e2e-alerts";
+/// Minutes long, and of a kind of their own: see `xtask/tools/demo`. With the demo's command.
+const E2E: [(&str, &str); 2] = [("e2e-alerts", "test"), ("e2e-diagnose", "diagnose")];
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: inject every
-    /// fault of the demo and require the right alerts (some minutes)
+    /// fault of the demo and require the right alerts (some minutes); `e2e-diagnose [FAULT…]`:
+    /// require the right answers of `portolan check` and `diagnose`
     filter: Vec<String>,
     /// Run the parts that take hours instead, and record them in docs/proof.md: miri, fuzz,
-    /// e2e-alerts, soak, vm; all of them if none is named
+    /// e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
 }
@@ -52,8 +53,10 @@ pub fn test(args: &Args) -> Result<()> {
     if *full {
         return full::run(filter);
     }
-    if let Some((E2E_ALERTS, faults)) = filter.split_first().map(|(a, b)| (a.as_str(), b)) {
-        return shell::loud(Tool::Demo.command()?.arg("test").args(faults));
+    if let Some((first, faults)) = filter.split_first()
+        && let Some((_, command)) = E2E.iter().find(|(name, _)| name == first)
+    {
+        return shell::loud(Tool::Demo.command()?.arg(command).args(faults));
     }
     setup::setup()?;
     // While the agent is compiled for image and packages.

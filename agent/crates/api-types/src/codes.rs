@@ -151,6 +151,9 @@ codes! {
     STORE_EXPOSED "PS410"
         "a data store listens on all interfaces of the host"
         "docs/findings.md#ps410";
+    SERVICE_CERTIFICATE "PS411"
+        "the certificate of a service has to be renewed"
+        "docs/findings.md#ps411";
     ENDPOINT_OPEN "PS420"
         "the HTTP endpoint is open to the network"
         "docs/findings.md#ps420";
@@ -166,6 +169,9 @@ codes! {
     RESOLVER_FAILS "PD702"
         "connects to a DNS server fail"
         "docs/findings.md#pd702";
+    RESOLVER_SILENT "PD703"
+        "a DNS server does not answer"
+        "docs/findings.md#pd703";
     NOT_OBSERVED "PA501"
         "something is not observed on this host"
         "docs/runbooks/PortolanHookMissing.md#usual-causes";

@@ -84,6 +84,10 @@ pub struct SocketEntry {
     pub remote_port: u16,
     /// User id of the socket's creator.
     pub uid: u32,
+    /// Bytes that were not read; of a listener connections that wait for accept().
+    pub receive_queue: u32,
+    /// Bytes that were not acknowledged; of a listener how many connections may wait.
+    pub send_queue: u32,
 }
 
 /// The sockets of a namespace.
@@ -225,7 +229,9 @@ impl SocketEntry {
                 v6_only = u8::from(attribute.value().first().is_some_and(|value| *value != 0));
             }
         }
-        let InetResponseHeader { family, state, socket_id, uid, inode, .. } = header;
+        let InetResponseHeader {
+            family, state, socket_id, uid, inode, recv_queue, send_queue, ..
+        } = header;
         Some(Self {
             // Two words, the low one first (`sock_diag_save_cookie`).
             cookie: u64::from(u32::from_ne_bytes(*socket_id.cookie.first_chunk()?))
@@ -240,6 +246,8 @@ impl SocketEntry {
             local_port: socket_id.source_port,
             remote: address::from_ip(socket_id.destination_address),
             remote_port: socket_id.destination_port,
+            receive_queue: recv_queue,
+            send_queue,
             uid,
         })
     }

@@ -357,6 +357,8 @@ mod tests {
             remote: address::from_ip(Ipv4Addr::LOCALHOST.into()),
             remote_port: 50_000,
             uid: 0,
+            receive_queue: 0,
+            send_queue: 0,
         }
     }
 

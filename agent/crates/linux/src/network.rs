@@ -66,6 +66,11 @@ pub fn read(namespace: &Namespace, others: &[Namespace]) -> io::Result<Network> 
     namespaces::run_in(namespace, || Network { inode: namespace.inode, ..here(others) })
 }
 
+/// How full the connection tracking of a namespace is; `None` if it is not in use there.
+pub fn tracking(namespace: &Namespace) -> io::Result<Option<Fill>> {
+    namespaces::run_in(namespace, tracked)
+}
+
 /// The tables of neighbours; only the host's own namespace shows them.
 pub fn neighbours(host: &Namespace) -> io::Result<Neighbours> {
     namespaces::run_in(host, || {
@@ -97,12 +102,6 @@ fn here(others: &[Namespace]) -> Network {
         }
     };
     let reserved = text("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-    let conntrack = || {
-        let used = number("/proc/sys/net/netfilter/nf_conntrack_count")?;
-        let limit = number("/proc/sys/net/netfilter/nf_conntrack_max")?;
-        // 0 is without a limit.
-        (limit > 0).then_some(Fill { used, limit })
-    };
     Network {
         inode: 0,
         peers: peers(&links, others),
@@ -113,9 +112,17 @@ fn here(others: &[Namespace]) -> Network {
         reserved_ports: ranges(&reserved),
         somaxconn: number("/proc/sys/net/core/somaxconn").and_then(|n| n.try_into().ok()),
         tw_reuse: number("/proc/sys/net/ipv4/tcp_tw_reuse").and_then(|n| n.try_into().ok()),
-        conntrack: conntrack(),
+        conntrack: tracked(),
         memory_pressure: text("/proc/thread-self/net/netstat").map(|text| sum(&text, &MEMORY)),
     }
+}
+
+/// How full connection tracking is in the namespace of the calling thread.
+fn tracked() -> Option<Fill> {
+    let used = number("/proc/sys/net/netfilter/nf_conntrack_count")?;
+    let limit = number("/proc/sys/net/netfilter/nf_conntrack_max")?;
+    // 0 is without a limit.
+    (limit > 0).then_some(Fill { used, limit })
 }
 
 /// Where the other ends of links are.

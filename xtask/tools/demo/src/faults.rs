@@ -1,4 +1,5 @@
 //! The faults: each happens in production systems, and is caused here in the same way.
+//! What has to be said about each is beside it: the alert, and the answers of the commands.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -20,6 +21,13 @@ pub struct Fault {
     pub culprit: &'static str,
     /// Critical alerts that are right too, which a warning may not hide.
     pub also: &'static [&'static str],
+    /// The code of `portolan check` that explains all others, and a word of its title.
+    pub code: &'static str,
+    pub says: &'static str,
+    /// Who is diagnosed: the words behind `portolan diagnose`.
+    pub between: &'static [&'static str],
+    /// The cause in its verdict.
+    pub cause: &'static str,
 }
 
 pub const FAULTS: &[Fault] = &[
@@ -29,6 +37,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanPortConflict",
         culprit: "legacy.js",
         also: &[],
+        code: "PO301",
+        says: "legacy.js",
+        between: &["legacy.js"],
+        cause: "bind_failed",
     },
     Fault {
         name: "gateway-timeout",
@@ -36,6 +48,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanRequestsUnanswered",
         culprit: "catalog.js",
         also: &[],
+        code: "PC106",
+        says: "catalog.js",
+        between: &["gateway", "catalog.js"],
+        cause: "never_answers",
     },
     Fault {
         name: "auth-down",
@@ -45,6 +61,10 @@ pub const FAULTS: &[Fault] = &[
         // For five seconds refused connects count as those of a server that stops, which at the speed
         // of the demo is longer than the budget's alert waits.
         also: &["PortolanConnectBudgetBurnFast"],
+        code: "PC101",
+        says: "auth.js",
+        between: &["gateway", "auth.js"],
+        cause: "nothing_listens",
     },
     Fault {
         name: "keepalive-resets",
@@ -52,6 +72,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanKeepaliveMismatch",
         culprit: "auth.js",
         also: &[],
+        code: "PC108",
+        says: "auth.js",
+        between: &["gateway", "auth.js"],
+        cause: "keepalive_mismatch",
     },
     Fault {
         name: "slow-database",
@@ -59,6 +83,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanLatencyHigh",
         culprit: "orders-db",
         also: &[],
+        code: "PP201",
+        says: "orders-db",
+        between: &["orders.js", "orders-db"],
+        cause: "slow_server",
     },
     Fault {
         name: "packet-loss",
@@ -67,6 +95,10 @@ pub const FAULTS: &[Fault] = &[
         culprit: "catalog.js",
         // One SYN in eight is lost, and the gateway waits a second for a connection.
         also: &["PortolanConnectionsTimingOut", "PortolanConnectBudgetBurnFast"],
+        code: "PP204",
+        says: "catalog.js",
+        between: &["gateway", "catalog.js"],
+        cause: "loss",
     },
     Fault {
         name: "uneven-balance",
@@ -74,6 +106,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanUnevenBalance",
         culprit: "orders.js",
         also: &[],
+        code: "PP202",
+        says: "orders.js",
+        between: &["orders-lb", "orders.js"],
+        cause: "uneven",
     },
     Fault {
         name: "segment-violation",
@@ -81,6 +117,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanSegmentViolation",
         culprit: "orders-db",
         also: &[],
+        code: "PS401",
+        says: "orders-db",
+        between: &["report.js", "orders-db"],
+        cause: "forbidden",
     },
     Fault {
         name: "port-exhaustion",
@@ -88,6 +128,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanLocalPortsExhausted",
         culprit: "cache",
         also: &[],
+        code: "PO320",
+        says: "auth.js",
+        between: &["scraper.js", "cache"],
+        cause: "no_local_port",
     },
     Fault {
         name: "listen-overflow",
@@ -95,6 +139,10 @@ pub const FAULTS: &[Fault] = &[
         alert: "PortolanListenOverflow",
         culprit: "catalog.js",
         also: &[],
+        code: "PP203",
+        says: "catalog.js",
+        between: &["gateway", "catalog.js"],
+        cause: "process_stopped",
     },
 ];
 

@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "signals and scheduling of the programs it starts")]
 #![expect(clippy::print_stdout, reason = "a terminal program")]
 
+mod answers;
 mod cleanup;
 mod e2e;
 mod faults;
@@ -36,6 +37,7 @@ use faults::{Broken, FAULTS};
 use network::Network;
 use programs::{Folder, Running};
 use watch::Watch;
+use webhook::Webhook;
 
 /// Services of the shop, and its monitoring.
 const PACKAGES: [&str; 7] = [
@@ -71,6 +73,9 @@ enum Action {
     Heal,
     /// Break the shop in every way, or in those named, and require the right alerts
     Test { fault: Vec<String> },
+    /// Break the shop in every way, or in those named, and require the right answers of
+    /// `portolan check` and `portolan diagnose`
+    Diagnose { fault: Vec<String> },
     /// Draw every dashboard of the running demo and the agent's page into a folder, as PNG
     Pictures {
         #[arg(default_value = "docs/images")]
@@ -99,6 +104,7 @@ fn demo(args: &Args) -> Result<()> {
             Ok(())
         }
         Some(Action::Test { fault }) => e2e::alerts(fault),
+        Some(Action::Diagnose { fault }) => answers::diagnose(fault),
         Some(Action::Heal) => ask("heal").map(|_| println!("healed")),
         Some(Action::Pictures { folder }) => pictures::take(&ask("page")?, &ask("agent")?, folder),
     }
@@ -127,10 +133,7 @@ impl Demo {
         install()?;
         let mut cleanup = Cleanup::open()?;
         stop::on_signals();
-        let binary = match std::env::var_os("PORTOLAN_BIN") {
-            Some(binary) => binary.into(),
-            None => build::build()?,
-        };
+        let binary = binary()?;
         if priority {
             raise_priority();
         }
@@ -156,8 +159,18 @@ impl Demo {
     }
 }
 
+/// The agent: `PORTOLAN_BIN`, or the one that is shipped, built if necessary.
+fn binary() -> Result<PathBuf> {
+    match std::env::var_os("PORTOLAN_BIN") {
+        Some(binary) => Ok(binary.into()),
+        None => build::build(),
+    }
+}
+
 fn run(length: Duration, faster: u64) -> Result<()> {
-    let mut demo = Demo::start("http://127.0.0.1:9/", faster, false)?;
+    // Notifications have somewhere to go: refused connects would be a fault of the demo's own.
+    let webhook = Webhook::default().listen()?;
+    let mut demo = Demo::start(&format!("http://{webhook}/"), faster, false)?;
     let drawn = draw::page(&demo.folder.path("page"));
     let Watch { agent, prometheus, alertmanager, .. } = &demo.watch;
     println!("\n  agent         http://{agent}/");

@@ -20,6 +20,8 @@ enum Relation {
     Calls,
     /// The client of the effect is what the cause is about.
     Client,
+    /// The effect is about connects to the port that the cause names.
+    Port,
     /// Both are of this host.
     Host,
 }
@@ -27,6 +29,8 @@ enum Relation {
 /// Codes of effects, of their causes, and the relation. The first that applies counts.
 const RULES: &[(&[&str], &[&str], Relation)] = &[
     (&[code::NO_LOCAL_PORT], &[code::LOCAL_PORTS_LOW], Relation::Client),
+    // Another service of the same network namespace.
+    (&[code::NO_LOCAL_PORT], &[code::LOCAL_PORTS_LOW], Relation::Port),
     (&[code::CONNECTS_UNREACHABLE], &[code::NO_DEFAULT_ROUTE], Relation::Client),
     (
         &[code::CONNECTS_TIME_OUT, code::RETRANSMITS, code::SLOW, code::UNANSWERED],
@@ -156,6 +160,7 @@ fn applies(
         Relation::Client => {
             cause.server.as_ref().is_some_and(|server| effect.clients.contains(server))
         }
+        Relation::Port => effect.port.is_some() && effect.port == cause.port,
         Relation::Host => true,
     }
 }
@@ -217,6 +222,21 @@ mod tests {
         ]);
         let roots = found.iter().filter(|(_, cause, _)| cause.is_none()).count();
         assert_eq!(roots, 1, "{found:?}");
+    }
+
+    #[test]
+    fn a_client_without_a_local_port_shares_them_with_its_namespace() {
+        let used_up = |port| Found {
+            clients: Vec::new(),
+            server: Some(Name::new("", "auth")),
+            port: Some(port),
+            ..on(code::LOCAL_PORTS_LOW, Severity::Error, "", "auth")
+        };
+        let fails = || on(code::NO_LOCAL_PORT, Severity::Error, "scraper", "cache");
+        let found = linked(vec![fails(), used_up(80)]);
+        assert_eq!(found[0].1.as_deref(), Some("PO320"));
+        let found = linked(vec![fails(), used_up(81)]);
+        assert_eq!(found[0].1, None, "the ports to another destination are used up");
     }
 
     #[test]

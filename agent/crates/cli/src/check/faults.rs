@@ -6,6 +6,7 @@ mod traffic;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use api_types::{Change, Finding, Severity, code};
 use notation::duration::ago;
@@ -217,7 +218,12 @@ impl Kind {
             [client] => client.to_string(),
             _ => "each client".to_owned(),
         };
-        let server_name = server.map_or("the server".to_owned(), |(name, _)| name.to_string());
+        let server_name = match server {
+            // What an address is of, nobody has said.
+            Some((name, port)) if name.name.parse::<IpAddr>().is_ok() => name.at(port),
+            Some((name, _)) => name.to_string(),
+            None => "the server".to_owned(),
+        };
         finding.remediation = Some(fix(&client, &server_name));
         let is_it = |client: &Name, server: &Name, port| {
             let matches = |pair: &&Pair<'_>| {

@@ -87,6 +87,8 @@ const LIMITS: &[(&str, &str)] = &[
     (code::STORE_EXPOSED, "a known port of a data store at 0.0.0.0 or ::, in no segment"),
     (code::RESOLVER_ABSENT, "a loopback address in resolv.conf without a socket at port 53"),
     (code::RESOLVER_FAILS, CONNECTS),
+    (code::SERVICE_CERTIFICATE, "with --probe: less than 14 days; error if it has expired"),
+    (code::RESOLVER_SILENT, "with --probe: no answer within 2 s, asked twice"),
     (code::EVENTS_DROPPED, "more than 0.1 % of a class since the agent started"),
     (code::UNIDENTIFIED, "less than 95 % of connections with a name at both ends"),
     (code::MEMORY_SHORT, "any"),

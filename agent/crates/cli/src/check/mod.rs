@@ -15,6 +15,7 @@ mod name;
 mod network;
 mod pairs;
 mod ports;
+mod probe;
 mod report;
 mod section;
 mod security;
@@ -33,6 +34,7 @@ use self::dns::Resolver;
 use self::format::Format;
 use self::name::Name;
 use self::network::{Reading, Seen};
+use self::probe::Probed;
 use self::report::{Baseline, Checks, Report, Skip};
 use self::section::Section;
 use super::target::Connection;
@@ -47,13 +49,16 @@ Examples:
   portolan check -o json > before.json; portolan check --baseline before.json
   portolan check -o html > report.html              one file: to read, to print, to attach
   portolan check -o junit > report.xml              for a pipeline
+  portolan check --probe                            also certificates and DNS servers, by trying
   portolan check --list                             every code and its limit
   portolan explain PC103                            what a code means, and what to do
 
 ✗ is an error, ! a warning, · for information, ✓ passed, – skipped. A finding that follows from
 another names it; fix the one that follows from none. Numbers are of the traffic in the window;
-nothing is sent to any service. Connection tracking, interfaces, routes and addresses are read by
-this command: as root for every network namespace, else for its own.
+nothing is sent to any service, except with --probe: one TLS handshake with each listener of this
+host on a port that is known for TLS, and one question to each DNS server. Connection tracking,
+interfaces, routes and addresses are read by this command: as root for every network namespace,
+else for its own.
 
 Exit codes: 0 nothing at or above --fail-on; 1 findings; 2 invalid command line; 3 the agent
 cannot be reached.";
@@ -94,6 +99,9 @@ pub struct CheckArgs {
     /// Show findings for information too, and every section even if nothing is wrong.
     #[arg(long)]
     all: bool,
+    /// Try as well: certificates of this host's TLS servers, and whether its DNS servers answer.
+    #[arg(long)]
+    probe: bool,
     /// List every code with its limit, and check nothing.
     #[arg(long)]
     list: bool,
@@ -119,6 +127,8 @@ struct Gathered {
     answers: Result<Answers, String>,
     seen: Option<Seen>,
     resolver: Option<Resolver>,
+    /// With `--probe`, on the agent's host.
+    probed: Option<Probed>,
 }
 
 /// A report and what its tables are made of.
@@ -174,6 +184,16 @@ impl CheckArgs {
         self.judge(gathered, baseline)
     }
 
+    /// What `--probe` would have tried.
+    fn not_tried(&self, answers: &Answers, checks: &mut Checks) {
+        if self.probe {
+            checks.skip(Section::Security, "--probe", "the agent is on another host");
+        } else if !probe::tls_listeners(answers).is_empty() {
+            let check = "certificates of TLS servers";
+            checks.skip(Section::Security, check, "--probe tries them");
+        }
+    }
+
     /// Asks the agent, and reads what is on this host if the agent is here.
     fn gather(&self) -> anyhow::Result<Gathered> {
         let is_here = self.agent.elsewhere().is_none();
@@ -187,16 +207,20 @@ impl CheckArgs {
             }
             Err(error) => return Err(error),
         };
-        Ok(Gathered {
-            answers,
-            seen: reading.map(Reading::finish),
-            resolver: is_here.then(Resolver::read),
-        })
+        let resolver = is_here.then(Resolver::read);
+        let probed = match &answers {
+            Ok(answers) if self.probe && is_here => {
+                let servers = resolver.as_ref().map_or(&[][..], Resolver::servers);
+                Some(probe::run(answers, servers))
+            }
+            _ => None,
+        };
+        Ok(Gathered { answers, seen: reading.map(Reading::finish), resolver, probed })
     }
 
     /// Makes the report.
     fn judge(&self, gathered: Gathered, baseline: &Baseline) -> anyhow::Result<Done> {
-        let Gathered { answers, mut seen, resolver } = gathered;
+        let Gathered { answers, mut seen, resolver, probed } = gathered;
         let mut checks = Checks::default();
         let (answers, incomplete) = match answers {
             Ok(answers) => (Some(answers), None),
@@ -207,7 +231,11 @@ impl CheckArgs {
             faults::check(answers, &pairs, &mut checks);
             ports::check(answers, &mut checks);
             security::check(answers, &mut checks);
-            dns::check(answers, resolver.as_ref(), &mut checks);
+            dns::check(answers, resolver.as_ref(), probed.is_some(), &mut checks);
+            match &probed {
+                Some(probed) => probe::check(probed, &mut checks),
+                None => self.not_tried(answers, &mut checks),
+            }
             coverage::check(answers, &pairs, &mut checks);
         } else {
             let of_agent = Section::ALL.into_iter().filter(|one| *one != Section::Network);

@@ -58,7 +58,11 @@ fn local_ports(answers: &Answers, checks: &mut Checks) {
             _ => (one.used_ratio(), String::new()),
         };
         let subject = format!("local ports of {name}");
-        let title = format!("{name} uses {} of {size} local ports{to}", human::percent(ratio));
+        // Every program of the namespace takes them: which has taken most is not known.
+        let title = format!(
+            "{} of {size} local ports are in use in the network namespace of {name}{to}",
+            human::percent(ratio)
+        );
         let is_error = ratio >= LOCAL_PORTS_SHARE_ERROR;
         let severity = if is_error { Severity::Error } else { Severity::Warning };
         let mut finding = Finding::new(code::LOCAL_PORTS_LOW, severity, &subject, title)
@@ -71,7 +75,8 @@ fn local_ports(answers: &Answers, checks: &mut Checks) {
             "keep connections open and use them again; widen net.ipv4.ip_local_port_range there; set net.ipv4.tcp_tw_reuse to 1"
                 .to_owned(),
         );
-        checks.found.push(Found { server: Some(name), ..Found::new(finding) });
+        let port = one.busiest_destination.map(|to| to.address.port());
+        checks.found.push(Found { server: Some(name), port, ..Found::new(finding) });
     }
     let worst = ranges.iter().max_by(|a, b| used(a).total_cmp(&used(b)));
     match worst {

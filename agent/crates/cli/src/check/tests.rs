@@ -105,7 +105,7 @@ fn edge(answers: &mut Answers) -> &mut Edge {
 }
 
 fn judged(answers: Answers, line: &str) -> Done {
-    let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None };
+    let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None, probed: None };
     let mut done = arguments(line).judge(gathered, &Baseline::default()).expect("a report");
     done.report.host = "shop-01".to_owned();
     done
@@ -316,7 +316,7 @@ fn sections_services_and_skips_choose_what_is_shown() {
     assert!(codes("--skip PO301=other").contains(&"PO301".to_owned()));
     assert!(codes("--service billing").is_empty());
     assert!(codes("--service postgres").contains(&"PP203".to_owned()));
-    let gathered = Gathered { answers: Ok(answers()), seen: None, resolver: None };
+    let gathered = Gathered { answers: Ok(answers()), seen: None, resolver: None, probed: None };
     let refused = arguments("--service postgers").judge(gathered, &Baseline::default());
     let error = refused.err().expect("no such service").to_string();
     assert_eq!(error, "no service is named postgers; did you mean postgres?");
@@ -324,8 +324,12 @@ fn sections_services_and_skips_choose_what_is_shown() {
 
 #[test]
 fn without_an_agent_the_report_is_incomplete() {
-    let gathered =
-        Gathered { answers: Err("nobody".to_owned()), seen: Some(Seen::default()), resolver: None };
+    let gathered = Gathered {
+        answers: Err("nobody".to_owned()),
+        seen: Some(Seen::default()),
+        resolver: None,
+        probed: None,
+    };
     let done = arguments("").judge(gathered, &Baseline::default()).expect("a report");
     assert_eq!(done.report.incomplete.as_deref(), Some("nobody"));
     for format in [Format::Text, Format::Markdown, Format::Junit, Format::Html] {
@@ -387,7 +391,7 @@ fn json_is_read_back_and_is_a_baseline() {
     std::fs::write(&path, text).expect("written");
     let baseline = Baseline::read(&path).expect("read");
     let judge = |answers| {
-        let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None };
+        let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None, probed: None };
         arguments("").judge(gathered, &baseline).expect("a report").report
     };
     let again = judge(answers());

@@ -36,6 +36,8 @@ pub(super) enum Cause {
     WasNotListening,
     /// The accept queue is full.
     AcceptQueueFull,
+    /// A full table of connection tracking drops new connections.
+    TrackingFull,
     /// SYNs get no answer.
     Dropped,
     /// Some packets are lost.
@@ -68,6 +70,8 @@ pub(super) enum Cause {
     SlowServer,
     /// The network is slow.
     SlowPath,
+    /// The client spreads its load unevenly over the backends of the server.
+    Uneven,
     /// The segments do not allow the connection.
     Forbidden,
     /// A program does not close connections.
@@ -117,6 +121,7 @@ impl Cause {
             | Self::Denied
             | Self::HostGone
             | Self::Rejected
+            | Self::TrackingFull
             | Self::Dropped
             | Self::ConnectionsDie
             | Self::Resets
@@ -128,6 +133,7 @@ impl Cause {
             | Self::NotReading
             | Self::SlowDependency
             | Self::SlowServer
+            | Self::Uneven
             | Self::NotClosed => Step::Application,
             Self::ProcessStopped
             | Self::OomKilled

@@ -2,6 +2,7 @@
 //! the way of a request that explains the others.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use anyhow::bail;
 
@@ -10,6 +11,7 @@ use super::evidence::{Hop, Name, Pair};
 use super::examine::Examiner;
 use super::live::Answers;
 use super::place;
+use super::ports;
 use super::report::{Findings, Report};
 use super::verdict::{Verdict, judge};
 use super::words::Wanted;
@@ -38,13 +40,15 @@ pub(super) fn findings(
         return Ok(along(answers, examiner, &service, false));
     }
     if *all {
-        return Ok(every(examiner, &pairs));
+        let failed_binds = failed_binds(answers, None);
+        return Ok(Findings { failed_binds, ..every(examiner, &pairs) });
     }
     let mut ranked: Vec<Pair> = pairs.iter().filter(|pair| wanted.admits(pair)).cloned().collect();
     rank(examiner, &mut ranked);
     let mut findings = Findings::default();
     match wanted {
         Wanted::Worst => {
+            findings.failed_binds = failed_binds(answers, None);
             let Some(worst) = ranked.first() else {
                 findings.notes.push("No connections between services in the window.".to_owned());
                 return Ok(findings);
@@ -52,10 +56,20 @@ pub(super) fn findings(
             if pairs.len() > 1 {
                 findings.notes.push(format!("The worst of {} edges:", pairs.len()));
             }
-            findings.reports.push(report(examiner, answers, worst, None));
+            let report = report(examiner, answers, worst, None);
+            // A failed bind is worse than an edge without a fault.
+            if findings.failed_binds.is_empty() || report.verdict.cause.is_fault() {
+                findings.reports.push(report);
+            } else {
+                findings.notes = vec![format!(
+                    "Nothing is wrong with the edges (the busiest of {}: {worst}), but binds fail:",
+                    pairs.len()
+                )];
+            }
         }
         Wanted::Both(name) => {
             let service = service(name, &pairs, answers)?;
+            findings.failed_binds = failed_binds(answers, Some(&service));
             let as_server = ranked.iter().find(|pair| pair.server == service);
             let as_client = ranked.iter().find(|pair| pair.client.as_ref() == Some(&service));
             findings.reports.extend(
@@ -70,7 +84,7 @@ pub(super) fn findings(
                         .map(|pair| report(examiner, answers, &pair, None)),
                 );
             }
-            if findings.reports.is_empty() {
+            if findings.reports.is_empty() && findings.failed_binds.is_empty() {
                 findings.notes.push(format!("{service} had no connections in the window."));
             }
         }
@@ -135,13 +149,26 @@ fn service(name: &str, pairs: &[Pair], answers: &Answers) -> anyhow::Result<Name
     let ends = pairs.iter().flat_map(|pair| pair.client.iter().chain([&pair.server]));
     let holders = answers.ports.ports.iter().map(|port| &port.holder.service);
     let holders = holders.map(|service| Name::new(&service.namespace, &service.name));
-    let all: BTreeSet<Name> = ends.cloned().chain(holders).collect();
+    let claimants = answers.conflicts.conflicts.iter().map(|one| &one.claimant.service);
+    let claimants = claimants.map(|service| Name::new(&service.namespace, &service.name));
+    let all: BTreeSet<Name> = ends.cloned().chain(holders).chain(claimants).collect();
     if let Some(found) = all.iter().find(|one| one.is_called(name)) {
         return Ok(found.clone());
     }
     let known: Vec<String> =
         all.iter().map(|one| crate::human::full_name(&one.namespace, &one.name)).collect();
     Err(crate::Usage(known::message(name, &known)).into())
+}
+
+/// Binds that failed in the window, of one service or of all.
+fn failed_binds(answers: &Answers, service: Option<&Name>) -> Vec<ports::Fault> {
+    let seconds = answers.edges.window.seconds;
+    ports::failed_binds(&answers.conflicts, seconds, |conflict| {
+        let claimant = &conflict.claimant.service;
+        service.is_none_or(|service| {
+            (&service.namespace, &service.name) == (&claimant.namespace, &claimant.name)
+        })
+    })
 }
 
 /// The worst first: by the cause, then by how much fails.
@@ -174,13 +201,14 @@ fn also(answers: &Answers, pair: &Pair) -> Vec<Hop> {
     let mut seen: BTreeSet<Name> = [pair.server.clone()].into();
     let mut level: Vec<Name> = vec![pair.server.clone()];
     for _ in 0..=DEPTH {
-        let callers: Vec<&Pair> =
-            pairs.iter().filter(|one| level.contains(&one.server) && !is_pair(one)).collect();
-        let next: Vec<Name> = pairs
-            .iter()
-            .filter(|one| level.contains(&one.server))
-            .filter_map(|one| one.client.clone())
-            .collect();
+        let calls = |one: &&Pair| {
+            // An address is not one service: at another port, or in another namespace, is another.
+            let is_service = one.server.name.parse::<IpAddr>().is_err();
+            level.contains(&one.server) && (is_service || one.port == pair.port)
+        };
+        let callers: Vec<&Pair> = pairs.iter().filter(calls).filter(|one| !is_pair(one)).collect();
+        let next: Vec<Name> =
+            pairs.iter().filter(calls).filter_map(|one| one.client.clone()).collect();
         for caller in callers {
             found.extend(answers.hops(|edge| super::live::pair(edge) == *caller));
         }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use api_types::{Change, SegmentVerdict};
+use linux::hops::Hop as Passed;
 use serde::Serialize;
 
 use crate::human;
@@ -36,6 +37,19 @@ pub(super) struct Evidence {
     pub(super) live: Option<Live>,
     pub(super) probes: Probes,
     pub(super) host: Host,
+    /// Full tables of connection tracking; looked for if connects time out.
+    pub(super) full_tables: Vec<FullTable>,
+}
+
+/// A network namespace of this host that can track no further connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FullTable {
+    /// Its name, or its number as `net:[N]`.
+    pub(super) namespace: String,
+    pub(super) used: u64,
+    pub(super) limit: u64,
+    /// Whether the client or the server is in it; through others the way may lead.
+    pub(super) is_of_an_end: bool,
 }
 
 /// What the agent has counted in the window, and what it knows now.
@@ -84,6 +98,8 @@ pub(super) struct Live {
     pub(super) addresses: Vec<SocketAddr>,
     /// Whether the server is on this host.
     pub(super) is_here: bool,
+    /// Whether the agent sees what listens on this host: without its hook it sees nothing.
+    pub(super) sees_listeners: bool,
     /// Sockets that listen on the port, in the server's network namespace.
     pub(super) listeners: Vec<Listening>,
     /// Share of the client's local ports in use.
@@ -94,10 +110,26 @@ pub(super) struct Live {
     pub(super) dependencies: Vec<Hop>,
     /// Other edges of the client or the server, with their share of retransmitted segments.
     pub(super) others: Vec<(String, f64)>,
-    /// Segments of client and server, and the verdict of the rules.
+    /// The backend whose share of the client's load is furthest off, if the load is uneven.
+    pub(super) uneven: Option<Uneven>,
+    /// Whether segments are declared.
+    pub(super) has_segments: bool,
+    /// Segments of client and server, and the verdict of the rules, if it is known.
     pub(super) segments_of: Option<(String, String, SegmentVerdict)>,
     /// The user who can have made this up.
     pub(super) unverified_user: Option<u32>,
+}
+
+/// A backend that gets more or less than its share.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Uneven {
+    /// Its address, and the container or pod if that is known.
+    pub(super) backend: String,
+    /// What is shared: `requests` or `connections`.
+    pub(super) what: &'static str,
+    /// Its part of the whole, 0 to 1, and the expected one.
+    pub(super) share: f64,
+    pub(super) expected: f64,
 }
 
 /// Quantiles in seconds, if anything was measured.
@@ -163,6 +195,8 @@ pub(super) struct Probes {
     /// The route from the server back to the client.
     pub(super) back: Option<Result<Path, Blocked>>,
     pub(super) connect: Option<Connects>,
+    /// The hops to the server; looked for if connects time out, are late or are rejected.
+    pub(super) hops: Option<Vec<Passed>>,
     pub(super) tls: Option<Result<Certificate, TlsFault>>,
     pub(super) http: Option<Http>,
     pub(super) hello: Option<Hello>,
@@ -213,18 +247,18 @@ pub(super) struct Connects {
 
 /// What a TLS server presented.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Certificate {
-    pub(super) version: String,
-    pub(super) seconds: f64,
+pub(crate) struct Certificate {
+    pub(crate) version: String,
+    pub(crate) seconds: f64,
     /// When its certificate expires.
-    pub(super) days_left: Option<i64>,
+    pub(crate) days_left: Option<i64>,
     /// Why this host would not trust it; the client may.
-    pub(super) untrusted: Option<String>,
+    pub(crate) untrusted: Option<String>,
 }
 
 /// Why a TLS handshake failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum TlsFault {
+pub(crate) enum TlsFault {
     Expired { days_ago: Option<i64> },
     NotYetValid,
     OtherName { wanted: String, presented: Vec<String> },
@@ -484,6 +518,23 @@ impl Host {
         self.descriptors
             .is_some_and(|(open, limit)| open.saturating_mul(100) >= limit.saturating_mul(95))
     }
+}
+
+/// The hops of a way: `1 10.0.0.1, 2 no answer, 3 the server`.
+pub(super) fn hops_in_words(hops: &[Passed]) -> String {
+    let hop = |(at, hop): (usize, &Passed)| {
+        let number = at + 1;
+        match hop {
+            Passed::Router(by) => format!("{number} {by}"),
+            Passed::Server => format!("{number} the server"),
+            Passed::Rejected { by, why } => format!("{number} rejected by {by} ({why})"),
+            Passed::Silent => format!("{number} no answer"),
+        }
+    };
+    if hops.is_empty() {
+        return "no hop answers".to_owned();
+    }
+    hops.iter().enumerate().map(hop).collect::<Vec<_>>().join(", ")
 }
 
 /// A result of connects, behind their number.

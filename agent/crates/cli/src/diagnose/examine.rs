@@ -9,6 +9,7 @@ use super::live::Answers;
 use super::place::{self, Host, Place};
 use super::probe::{self, Plan, Protocol};
 use super::report::Report;
+use super::verdict;
 use super::words::Wanted;
 
 /// What every examination needs.
@@ -38,7 +39,7 @@ impl<'a> Examiner<'a> {
         let skipped = Some("not for a list of edges".to_owned());
         let probes = Probes { skipped: skipped.clone(), ..Probes::default() };
         let host = Found { skipped, ..Found::default() };
-        Evidence { pair: pair.clone(), live, probes, host }
+        Evidence { pair: pair.clone(), live, probes, host, full_tables: Vec::new() }
     }
 
     /// All evidence of a pair. `name`: the server by its DNS name, if it was named so.
@@ -58,7 +59,13 @@ impl<'a> Examiner<'a> {
         let here = client.as_ref().and_then(|place| place.as_ref().ok());
         let client_netns = here.map(|place| place.namespace.inode);
         let server = self.server(pair, &seen, client_netns);
-        let live = answers.map(|answers| answers.live(pair, server, client_netns));
+        let mut live = answers.map(|answers| answers.live(pair, server, client_netns));
+        if let Some(live) = live.as_mut().filter(|live| !live.sees_listeners)
+            && let Some(found) = server.and_then(|server| places.listening(server, pair.port))
+        {
+            // The agent's hook is missing; the kernel can be asked.
+            (live.sees_listeners, live.is_here, live.listeners) = (true, true, found);
+        }
         let process = self.server_process(pair, live.as_ref());
         let process = process.filter(|_| elsewhere.is_none());
         let look = process.map(Look::begin);
@@ -79,7 +86,13 @@ impl<'a> Examiner<'a> {
         let killed = || host::killed(&pair.server, ended);
         let killed = if elsewhere.is_some() { None } else { killed() };
         let found = Found { killed, ..found };
-        Evidence { pair: pair.clone(), live, probes, host: found }
+        let mut evidence =
+            Evidence { pair: pair.clone(), live, probes, host: found, full_tables: Vec::new() };
+        if verdict::failures(&evidence, &["timeout", "aborted"]).is_some() {
+            let ends: Vec<u32> = client_netns.into_iter().chain(server).collect();
+            evidence.full_tables = places.full_tables(&ends);
+        }
+        evidence
     }
 
     /// A server that was named with its port, by probes alone.

@@ -1,14 +1,14 @@
 //! What the agent knows of a pair: its answers, and the part of them that matters.
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use api_types::{
-    Change, Edge, Edges, EventKind, Events, Kind, Latency, Ports, Role, SegmentVerdict, Segments,
-    Source, Timestamp, WindowChoice,
+    Backend, Balance, BalanceVerdict, Change, Conflicts, Edge, Edges, EventKind, Events, Kind,
+    Latency, Ports, Role, SegmentVerdict, Segments, Source, Timestamp, WindowChoice,
 };
 
-use super::evidence::{Changed, Hop, Listening, Live, Name, Pair, Quantiles};
+use super::evidence::{Changed, Hop, Listening, Live, Name, Pair, Quantiles, Uneven};
 use crate::target::Connection;
 use crate::{human, window};
 
@@ -28,6 +28,10 @@ pub(super) struct Answers {
     /// Since the agent started.
     pub(super) usual: Edges,
     pub(super) ports: Ports,
+    /// Failed binds.
+    pub(super) conflicts: Conflicts,
+    /// How load spreads over backends, over the window.
+    pub(super) balance: Balance,
     /// `None` if none are declared.
     pub(super) segments: Option<Segments>,
     /// Changes of services and backends.
@@ -47,6 +51,8 @@ impl Answers {
             by_address: client::read(&agent.text(&format!("/api/v1/edges{over}&by=address"))?)?,
             usual: client::read(&agent.text("/api/v1/edges?window=start")?)?,
             ports: client::read(&agent.text("/api/v1/ports")?)?,
+            conflicts: client::read(&agent.text("/api/v1/conflicts")?)?,
+            balance: client::read(&agent.text(&format!("/api/v1/balance{over}"))?)?,
             segments: match agent.text("/api/v1/segments") {
                 Ok(body) => Some(client::read(&body)?),
                 Err(error) if crate::class(&error) == Some(client::Class::Refused) => None,
@@ -95,12 +101,16 @@ impl Answers {
             .map(|edge| edge.listen_overflows)
             .sum();
         live.listeners = self.listeners(pair, server);
+        live.sees_listeners =
+            self.ports.ports.iter().any(|port| port.state == api_types::PortState::Listening);
         live.is_here = server.is_some() || far.is_some() || !live.listeners.is_empty();
         live.local_ports = self.local_ports(pair, client);
         live.changes = self.changes(pair);
         live.dependencies = self.hops(|edge| is_client(edge, &pair.server));
         live.others = self.others(pair);
-        live.segments_of = self.segments_of(pair);
+        live.uneven = self.uneven(pair);
+        live.has_segments = self.segments.is_some();
+        live.segments_of = self.segments_of(pair, &live.addresses);
         live
     }
 
@@ -243,13 +253,49 @@ impl Answers {
             .collect()
     }
 
-    fn segments_of(&self, pair: &Pair) -> Option<(String, String, SegmentVerdict)> {
+    /// The worst backend of a pair, if the agent finds its load uneven.
+    fn uneven(&self, pair: &Pair) -> Option<Uneven> {
+        let client = pair.client.as_ref()?;
+        let group = self.balance.groups.iter().find(|group| {
+            group.port == pair.port
+                && (&group.client_namespace, &group.client) == (&client.namespace, &client.name)
+                && (&group.server_namespace, &group.server)
+                    == (&pair.server.namespace, &pair.server.name)
+        })?;
+        type Share = fn(&Backend) -> Option<f64>;
+        let (what, share): (&str, Share) = match (group.requests.verdict, group.connections.verdict)
+        {
+            (BalanceVerdict::Unbalanced, _) => ("requests", |one| one.requests_share),
+            (_, BalanceVerdict::Unbalanced) => ("connections", |one| one.connections_share),
+            _ => return None,
+        };
+        let shares = group.backends.iter().filter_map(|one| Some((one, share(one)?)));
+        let off = |(one, share): &(&Backend, f64)| (share - one.expected_share).abs();
+        let (worst, share) = shares.max_by(|a, b| off(a).total_cmp(&off(b)))?;
+        let backend = match &worst.instance {
+            Some(instance) => format!("{} ({})", human::readable(instance), worst.backend),
+            None => worst.backend.clone(),
+        };
+        Some(Uneven { backend, what, share, expected: worst.expected_share })
+    }
+
+    fn segments_of(
+        &self,
+        pair: &Pair,
+        addresses: &[SocketAddr],
+    ) -> Option<(String, String, SegmentVerdict)> {
         let client = pair.client.as_ref()?;
         let is_it = |one: &&api_types::Violation| {
+            // Where the server had no name yet it is there by its address.
+            let is_address = one
+                .server
+                .parse()
+                .is_ok_and(|server: IpAddr| addresses.iter().any(|address| address.ip() == server));
+            let is_server =
+                (&one.server_namespace, &one.server) == (&pair.server.namespace, &pair.server.name);
             one.port == pair.port
                 && (&one.client_namespace, &one.client) == (&client.namespace, &client.name)
-                && (&one.server_namespace, &one.server)
-                    == (&pair.server.namespace, &pair.server.name)
+                && (is_server || is_address)
         };
         let found = self.segments.as_ref()?.violations.iter().find(is_it)?;
         Some((
@@ -286,10 +332,17 @@ impl Live {
             let again = phase("established") + phase("closing");
             self.retransmits += again;
             self.segments += again + edge.sent_bytes / SEGMENT_BYTES + edge.request.count;
-            // Both sides count the same reset, each with the cause that it sees.
+            // Both sides count the same reset, each with the cause that it sees. A client that ends
+            // a connection of its own with a reset (SO_LINGER 0), as proxies do with idle ones,
+            // loses nothing by it; what it had asked for is counted as unanswered.
             if self.resets.is_empty() {
-                let resets = edge.resets_sent.iter().chain(&edge.resets_received);
-                for (cause, n) in resets.filter(|(_, n)| **n > 0) {
+                let is_client = edge.role == Role::Client;
+                let by_client = |cause: &str| cause == "aborted";
+                let sent = edge.resets_sent.iter();
+                let sent = sent.filter(|(cause, _)| !(is_client && by_client(cause)));
+                let received = edge.resets_received.iter();
+                let received = received.filter(|(cause, _)| is_client || !by_client(cause));
+                for (cause, n) in sent.chain(received).filter(|(_, n)| **n > 0) {
                     *self.resets.entry(cause.clone()).or_default() += n;
                 }
             }
@@ -385,6 +438,9 @@ pub(super) mod tests {
             by_address: edges(EdgeQuery::ByAddress(60)),
             usual: edges(EdgeQuery::Rows(WindowChoice::Start)),
             ports: convert::ports(&snapshot, PortFilter::default()),
+            conflicts: serde_json::from_str(include_str!("../../../server/golden/conflicts.json"))
+                .expect("the answer of an agent"),
+            balance: convert::balance(&snapshot, Some(60), &[]),
             segments: snapshot.related.segments.as_ref().map(|it| convert::segments(&snapshot, it)),
             changes: convert::events(&snapshot, EventRange { after: None, limit: 1000 }, |_| true),
         }
@@ -410,6 +466,22 @@ pub(super) mod tests {
         let live = answers.live(postgres, None, None);
         assert!(live.failed.values().sum::<u64>() > 0, "{live:?}");
         assert!(live.changes.iter().any(|change| change.cause == "service_restarted"), "{live:?}");
+    }
+
+    #[test]
+    fn a_client_that_resets_its_own_idle_connections_is_no_fault() {
+        let answers = answers();
+        let edge = answers.edges.edges.iter().find(|edge| is_pair(edge)).expect("an edge");
+        let resets = |role, sent: u64, received: u64| {
+            let of = |n| std::collections::BTreeMap::from([("aborted".to_owned(), n)]);
+            let (sent, received) = (of(sent), of(received));
+            let edge = Edge { role, resets_sent: sent, resets_received: received, ..edge.clone() };
+            let mut live = Live::default();
+            live.count(&edge, Some(&edge), None);
+            live.resets.values().sum::<u64>()
+        };
+        assert_eq!((resets(Role::Client, 4, 0), resets(Role::Server, 0, 4)), (0, 0));
+        assert_eq!((resets(Role::Client, 0, 4), resets(Role::Server, 4, 0)), (4, 4));
     }
 
     #[test]

@@ -7,11 +7,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use api_types::{Port, PortState, Ports, Protocol};
 use linux::clients;
+use linux::listening::{self, Listener};
+use linux::namespace_names;
 use linux::namespaces::{self, Namespace};
+use linux::network;
 use linux::procfs::{self, Process};
 
-use super::evidence::Name;
+use super::evidence::{FullTable, Listening, Name};
 
+/// So full, connection tracking drops packets: the count is read a little later.
+const FULL: f64 = 0.98;
+/// Further namespaces are not looked at.
+const MOST: usize = 256;
 /// The namespaces of programs that root has named (`ip netns`) have this prefix.
 const NAMED: &str = "netns-";
 /// Where those names are.
@@ -121,6 +128,43 @@ impl Host {
             holders
         };
         self.namespaces.get(*self.addresses.get_or_init(read).get(&address)?)
+    }
+
+    /// What listens on a port of a namespace, as the kernel says; `None` if it cannot be asked.
+    pub(super) fn listening(&self, inode: u32, port: u16) -> Option<Vec<Listening>> {
+        let found = listening::on(self.namespace(inode)?, port)?;
+        let one = |one: Listener| Listening {
+            address: one.address,
+            v6_only: one.v6_only,
+            backlog: one.backlog,
+            max_backlog: one.max_backlog,
+            pid: one.pid,
+            command: one.command,
+        };
+        Some(found.into_iter().map(one).collect())
+    }
+
+    /// Namespaces whose connection tracking is full, those of `ends` among them.
+    pub(super) fn full_tables(&self, ends: &[u32]) -> Vec<FullTable> {
+        let full = |namespace: &Namespace| {
+            let fill = network::tracking(namespace).ok().flatten()?;
+            (fill.ratio() >= FULL).then_some((namespace.inode, fill))
+        };
+        let full: Vec<_> = self.namespaces.iter().take(MOST).filter_map(full).collect();
+        if full.is_empty() {
+            return Vec::new();
+        }
+        let (mut names, _) = namespace_names::read();
+        if let Ok(host) = namespaces::host() {
+            names.insert(host.inode, "the host".to_owned());
+        }
+        let table = |(inode, fill): (u32, network::Fill)| FullTable {
+            namespace: names.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]")),
+            used: fill.used,
+            limit: fill.limit,
+            is_of_an_end: ends.contains(&inode),
+        };
+        full.into_iter().map(table).collect()
     }
 
     /// The network namespace with this inode.

@@ -1,9 +1,10 @@
-//! `portolan diagnose --ports`: failed binds, full accept queues, local ports that run out.
+//! Failed binds, full accept queues, local ports that run out: all of them for `portolan diagnose
+//! --ports`, the failed binds for every diagnosis that is not about one edge.
 
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use api_types::{Conflict, Conflicts, EphemeralPorts, Port, PortState, Ports, Severity};
+use api_types::{Conflict, Conflicts, EphemeralPorts, Port, PortState, Ports, Severity, Timestamp};
 use notation::duration::ago;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ const FEW_LEFT: f64 = 0.8;
 
 /// A fault of a port, with its fix.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Fault {
+pub(super) struct Fault {
     cause: &'static str,
     title: String,
     fix: String,
@@ -48,30 +49,58 @@ pub(super) fn run(agent: &Connection, output: Format) -> anyhow::Result<Outcome>
     Ok(if answer.faults.is_empty() { Outcome::Done } else { Outcome::Found })
 }
 
+/// Binds that failed in the last `seconds`; of one service, if `wants` says which.
+pub(super) fn failed_binds(
+    conflicts: &Conflicts,
+    seconds: f64,
+    wants: impl Fn(&Conflict) -> bool,
+) -> Vec<Fault> {
+    let Conflicts { timestamp, conflicts, .. } = conflicts;
+    let is_recent = |one: &&Conflict| {
+        // What a user without privileges can have made up is nobody's fault.
+        one.unverified_user.is_none()
+            && one.finding.severity == Severity::Error
+            && age(one, *timestamp) <= seconds
+    };
+    conflicts
+        .iter()
+        .filter(is_recent)
+        .filter(|one| wants(one))
+        .map(|one| bind_failed(one, *timestamp))
+        .collect()
+}
+
+fn bind_failed(one: &Conflict, now: Timestamp) -> Fault {
+    let Conflict { finding, .. } = one;
+    let explain = || format!("portolan explain {}", finding.code);
+    Fault {
+        cause: "bind_failed",
+        title: format!("{} ({} ago)", finding.title, ago(age(one, now))),
+        fix: finding.remediation.clone().unwrap_or_else(explain),
+    }
+}
+
+/// Seconds since it happened last.
+fn age(one: &Conflict, now: Timestamp) -> f64 {
+    now.seconds_since(one.last_seen).max(0.0)
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// Two lines.
+    pub(super) fn text(&self, mark: &str, fix: &str) -> String {
+        format!("{mark}{}\n{fix}{}\n", self.title, self.fix)
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
     fn of(ports: &Ports, conflicts: &Conflicts) -> Self {
         let listening: Vec<&Port> =
             ports.ports.iter().filter(|port| port.state == PortState::Listening).collect();
-        let recent = |one: &&Conflict| {
-            let seconds_ago = conflicts.timestamp.seconds_since(one.last_seen);
-            one.finding.severity == Severity::Error && seconds_ago <= RECENT_SECONDS
-        };
-        let conflict = |one: &Conflict| {
-            let seconds_ago = conflicts.timestamp.seconds_since(one.last_seen).max(0.0);
-            Fault {
-                cause: "bind_failed",
-                title: format!("{} ({} ago)", one.finding.title, ago(seconds_ago)),
-                fix: one
-                    .finding
-                    .remediation
-                    .clone()
-                    .unwrap_or_else(|| format!("portolan explain {}", one.finding.code)),
-            }
-        };
-        let mut faults: Vec<Fault> =
-            conflicts.conflicts.iter().filter(recent).map(conflict).collect();
+        let mut faults = failed_binds(conflicts, RECENT_SECONDS, |_| true);
         faults.extend(listening.iter().filter_map(|port| full_queue(port)));
         faults.extend(ports.ephemeral_ports.iter().filter_map(exhausted));
         Self { listening: listening.len(), namespaces: ports.ephemeral_ports.len(), faults }
@@ -80,10 +109,10 @@ impl Answer {
     fn text(&self, mark: &str, fix: &str) -> String {
         let mut text = String::new();
         for fault in &self.faults {
-            // Writing into a String cannot fail.
-            let _ = writeln!(text, "{mark}{}\n{fix}{}", fault.title, fault.fix);
+            text.push_str(&fault.text(mark, fix));
         }
         if self.faults.is_empty() {
+            // Writing into a String cannot fail.
             let _ = writeln!(
                 text,
                 "Nothing is wrong with {} and the local ports of {}.",

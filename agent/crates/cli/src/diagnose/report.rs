@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::cause::Cause;
 use super::evidence::{Changed, Evidence, Hop, Pair};
+use super::ports::Fault;
 use super::steps::{self, Line, State};
 use super::verdict::{self, Verdict};
 use crate::human;
@@ -58,6 +59,8 @@ pub(super) struct Findings {
     /// The chain of a gateway, in the order of a request.
     pub(super) chain: Vec<Hop>,
     pub(super) reports: Vec<Report>,
+    /// Binds that failed in the window: of the service, or of all.
+    pub(super) failed_binds: Vec<Fault>,
 }
 
 // === impl Report ===
@@ -181,7 +184,8 @@ impl Report {
 impl Findings {
     /// The worst that was found.
     pub(super) fn is_fault(&self) -> bool {
-        self.reports.iter().any(|report| report.verdict.cause.is_fault())
+        !self.failed_binds.is_empty()
+            || self.reports.iter().any(|report| report.verdict.cause.is_fault())
     }
 
     /// Whether nothing can be said.
@@ -216,6 +220,12 @@ impl Findings {
             }
             text.push_str(&report.text());
         }
+        if !self.failed_binds.is_empty() && !text.is_empty() {
+            text.push('\n');
+        }
+        for fault in &self.failed_binds {
+            text.push_str(&fault.text("✗ ", "  fix: "));
+        }
         text
     }
 
@@ -233,6 +243,9 @@ impl Findings {
                 text.push('\n');
             }
             text.push_str(&report.markdown());
+        }
+        for fault in &self.failed_binds {
+            text.push_str(&fault.text("* ✗ ", "  Fix: "));
         }
         text
     }
@@ -285,6 +298,7 @@ mod tests {
             ok: 0,
             failed,
             is_here: true,
+            sees_listeners: true,
             addresses: vec!["10.0.0.2:3002".parse().expect("an address")],
             listeners: vec![Listening {
                 address: [127, 0, 0, 1].into(),
@@ -333,7 +347,7 @@ gateway → catalog.js:3002 (10.0.0.2:3002), last 60 s, probes from the network 
   7 HTTP    – not tried (--http PATH tries it)
   8 app     – no requests in the window
   9 host    – the server's process is not known
- 10 policy  – no segments are declared for them
+ 10 policy  – no segments are declared
 
   VERDICT  node (pid 42) listens on the loopback only (127.0.0.1:3002); the client connects to
            10.0.0.2:3002.

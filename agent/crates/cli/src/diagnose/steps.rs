@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::cause::{Cause, Step};
-use super::evidence::{Connects, Evidence, Live, Silence, in_words, is_noteworthy};
+use super::evidence::{Connects, Evidence, Live, Silence, hops_in_words, in_words, is_noteworthy};
 use crate::human;
 
 /// A certificate that expires so soon is worth a word.
@@ -109,7 +109,12 @@ fn route(evidence: &Evidence) -> Found {
         state = State::Warning;
         text.push_str("; the next hop does not answer (ARP, neighbour discovery)");
     }
-    (state, vec![text])
+    let mut text = vec![text];
+    if let Some(hops) = &evidence.probes.hops {
+        let port = evidence.address().map_or(evidence.pair.port, |address| address.port());
+        text.push(format!("SYNs to port {port} by TTL: {}", hops_in_words(hops)));
+    }
+    (state, text)
 }
 
 fn port(evidence: &Evidence) -> Found {
@@ -118,6 +123,9 @@ fn port(evidence: &Evidence) -> Found {
         return skipped("the server is not on this host");
     }
     let Some(one) = live.listeners.iter().max_by_key(|one| one.backlog) else {
+        if !live.sees_listeners {
+            return skipped("the agent sees no listeners on this host: portolan status says why");
+        }
         return (State::Failed, vec![format!("nothing listens on port {}", evidence.pair.port)]);
     };
     let reached = evidence

@@ -70,6 +70,7 @@ const CANDIDATES: &[fn(&Evidence) -> Option<Verdict>] = &[
     refusal::refused,
     connecting::out_of_descriptors,
     connecting::accept_queue_full,
+    connecting::tracking_full,
     connecting::no_route_back,
     connecting::dropped,
     serving::tls_fails,
@@ -83,6 +84,7 @@ const CANDIDATES: &[fn(&Evidence) -> Option<Verdict>] = &[
     slowness::slow,
     slowness::cpu_throttled,
     serving::not_closed,
+    serving::uneven,
     serving::forbidden,
 ];
 

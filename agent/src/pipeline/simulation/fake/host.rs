@@ -57,6 +57,8 @@ impl Host for Fake {
                 remote: address::UNSPECIFIED,
                 remote_port: 0,
                 uid: 0,
+                receive_queue: 0,
+                send_queue: 0,
             });
             Ok(Inspection {
                 sockets: sockets.collect(),

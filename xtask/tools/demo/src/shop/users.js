@@ -3,7 +3,8 @@
 // so many that those that wait for a locked table take all sockets.
 const http = require('http');
 
-const agent = new http.Agent({ keepAlive: true, maxSockets: 16 });
+// Idle connections are closed sooner than the gateway closes them (75 s).
+const agent = new http.Agent({ keepAlive: true, maxSockets: 16, timeout: 30000 });
 
 const visit = (path) => {
   const request = http.get({ host: '172.20.0.2', port: 80, path, agent, timeout: 5000 }, (response) => response.resume());

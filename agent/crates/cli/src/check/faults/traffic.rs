@@ -25,11 +25,7 @@ pub(super) const KINDS: [Kind; 4] = [
             let note = sum.note.map(|note| format!(", {note}")).unwrap_or_default();
             format!("p99 {}{note}", human::quantile(Some(sum.worst)))
         },
-        fix: |_, server| {
-            format!(
-                "`portolan services health {server}` and the latency of what it calls show where the time goes"
-            )
-        },
+        fix: |_, server| format!("`portolan diagnose {server}` shows where the time goes"),
     },
     Kind {
         code: code::RETRANSMITS,

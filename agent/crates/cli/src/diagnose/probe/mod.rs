@@ -13,21 +13,28 @@ mod tls;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use linux::hops;
 use linux::namespaces::{self, Namespace};
 use linux::route::{self, Neighbour, NoRoute, Route};
 
 pub(super) use self::hello::Protocol;
-use super::evidence::{Blocked, Path, Probes};
+use super::evidence::{Blocked, Certificate, Path, Probes, TlsFault};
 
 /// For a handshake, an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Further routers are not looked for.
+const MOST_HOPS: u8 = 18;
+/// For the answer of a hop; a SYN is repeated after a second.
+const HOP_PATIENCE: Duration = Duration::from_millis(900);
 
 /// MySQL counts connections that end without a login against the client's address, and refuses it
 /// after a hundred (`max_connect_errors`).
 const FEW: u32 = 3;
 
 /// Ports on which TLS is tried without being asked for.
-const TLS_PORTS: [u16; 12] = [443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443, 8883];
+pub(crate) const TLS_PORTS: [u16; 12] =
+    [443, 465, 636, 853, 989, 990, 993, 995, 5671, 6443, 8443, 8883];
 
 /// What to try.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +76,27 @@ pub(super) fn route_from(namespace: &Namespace, address: IpAddr) -> Result<Path,
         .unwrap_or_else(|error| Err(uncertain(format!("not looked up: {error}"))))
 }
 
+/// What a TLS server presents to a client in `namespace` that gives no name.
+///
+/// # Errors
+/// What is wrong with the certificate, or with the handshake.
+pub(crate) fn certificate(
+    namespace: &Namespace,
+    target: SocketAddr,
+) -> Result<Certificate, TlsFault> {
+    let handshake = || tls::handshake(target, None).map(|(_, certificate)| certificate);
+    namespaces::run_in(namespace, handshake)
+        .unwrap_or_else(|error| Err(TlsFault::Other(format!("entering its namespace: {error}"))))
+}
+
+/// Whether a DNS server answers this command, whatever it answers.
+///
+/// # Errors
+/// Why there was no answer, in words.
+pub(crate) fn resolver_answers(server: IpAddr) -> Result<(), String> {
+    resolve::answers(server)
+}
+
 // === impl Plan ===
 
 impl Plan {
@@ -94,6 +122,9 @@ impl Plan {
         // Afterwards: the neighbour has been asked for then.
         probes.route = Some(route(target.ip()));
         let works = connects.ok() > 0;
+        if connects.failed(&["timeout", "unreachable"]) > 0 || connects.after_a_second() > 0 {
+            probes.hops = hops::trace(target, MOST_HOPS, HOP_PATIENCE).ok();
+        }
         probes.connect = Some(connects);
         if works {
             self.talk(target, &mut probes);

@@ -75,6 +75,17 @@ pub(super) fn lookup(name: &str, process: Option<u32>) -> Lookup {
     last
 }
 
+/// Whether a server answers a question that it needs nobody for.
+pub(super) fn answers(server: IpAddr) -> Result<(), String> {
+    match question(server, "localhost", message::A, Instant::now() + DEADLINE) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(format!("nothing within {} s", (PATIENCE * ATTEMPTS as u32).as_secs()))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Of both families, IPv4 first: libc prefers by its own address and the route, which are not
 /// compared here.
 fn ask(server: IpAddr, name: &str, deadline: Instant) -> io::Result<Answer> {

@@ -171,10 +171,15 @@ pub(super) fn host(evidence: &Evidence) -> Found {
 }
 
 pub(super) fn policy(evidence: &Evidence) -> Found {
-    let Some((client, server, verdict)) =
-        evidence.live.as_ref().and_then(|live| live.segments_of.as_ref())
-    else {
-        return skipped("no segments are declared for them");
+    let Some(live) = evidence.live.as_ref().filter(|live| live.has_segments) else {
+        return skipped("no segments are declared");
+    };
+    let Some((client, server, verdict)) = &live.segments_of else {
+        // The agent lists every pair that has ever violated them.
+        return match live.ok + live.opened {
+            0 => skipped("no connection was made that the segments could judge"),
+            _ => (State::Ok, vec!["no connection of the two violates the segments".to_owned()]),
+        };
     };
     let (state, word) = match verdict {
         SegmentVerdict::Allowed => (State::Ok, "allowed"),

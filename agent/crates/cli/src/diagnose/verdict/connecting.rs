@@ -2,8 +2,9 @@
 
 use super::{Certainty, THROTTLED, Verdict, failures, sure};
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Evidence, Killed, Live, in_words, is_noteworthy};
+use crate::diagnose::evidence::{Evidence, FullTable, Killed, Live, in_words, is_noteworthy};
 use crate::human;
+use linux::hops::Hop as Passed;
 use notation::duration::ago;
 
 pub(super) fn process_stopped(evidence: &Evidence) -> Option<Verdict> {
@@ -78,10 +79,16 @@ pub(super) fn no_local_port(evidence: &Evidence) -> Option<Verdict> {
     let used = used.map_or_else(String::new, |used| {
         format!(" ({} of its local ports are in use)", human::percent(used))
     });
-    let text = format!(
-        "{} has no local port left{used}: its connections are closed too fast to be used again.",
-        evidence.pair.client()
-    );
+    // What was opened is still open, or in TIME_WAIT.
+    let is_kept = |live: &&Live| live.active > 0 && live.active >= live.opened / 2;
+    let why = match evidence.live.as_ref().filter(is_kept) {
+        Some(live) => format!(
+            "{} of its connections to this server are open, and it wants more",
+            human::count(live.active)
+        ),
+        None => "its connections are closed too fast to be used again".to_owned(),
+    };
+    let text = format!("{} has no local port left{used}: {why}.", evidence.pair.client());
     let verdict = sure(Verdict::of(Cause::NoLocalPort, text), evidence, live, probed);
     Some(
         verdict
@@ -136,7 +143,16 @@ pub(super) fn no_route(evidence: &Evidence) -> Option<Verdict> {
     if is_silent(evidence) {
         return None;
     }
-    let text = "a router or a firewall on the way answers that the server is unreachable (ICMP); the client itself has a route.".to_owned();
+    let rejected = evidence.probes.hops.iter().flatten().find_map(|hop| match hop {
+        Passed::Rejected { by, why } => Some((by, why)),
+        _ => None,
+    });
+    let text = match rejected {
+        Some((by, why)) => {
+            format!("{by} rejects the connects (ICMP: {why}); the client itself has a route.")
+        }
+        None => "a router or a firewall on the way answers that the server is unreachable (ICMP); the client itself has a route.".to_owned(),
+    };
     let verdict = sure(Verdict::of(Cause::NoRoute, text), evidence, live, probed);
     Some(
         verdict.look_at("the routers on the way (tracepath ADDRESS) and their rules with `reject`"),
@@ -215,6 +231,35 @@ pub(super) fn accept_queue_full(evidence: &Evidence) -> Option<Verdict> {
     )
 }
 
+/// A table of connection tracking is full: the kernel drops what it cannot track.
+pub(super) fn tracking_full(evidence: &Evidence) -> Option<Verdict> {
+    let (live, probed) = failures(evidence, &["timeout", "aborted"])?;
+    let tables = &evidence.full_tables;
+    let full = tables.iter().find(|table| table.is_of_an_end).or(tables.first())?;
+    let FullTable { namespace, used, limit, is_of_an_end } = full;
+    let text = format!(
+        "connection tracking of {namespace} is full ({} of {} entries): the kernel drops new connections there.",
+        human::count(*used),
+        human::count(*limit)
+    );
+    let verdict = sure(Verdict::of(Cause::TrackingFull, text), evidence, live, probed);
+    let verdict = if *is_of_an_end {
+        verdict
+    } else {
+        Verdict {
+            certainty: verdict.certainty.min(Certainty::Medium),
+            reason: format!("{}; whether the way leads through it is not known", verdict.reason),
+            ..verdict
+        }
+    };
+    Some(
+        verdict
+            .look_at("portolan explain PN601")
+            .look_at("conntrack -S there: `drop` and `early_drop` grow")
+            .look_at("net.netfilter.nf_conntrack_max, and who makes so many connections"),
+    )
+}
+
 pub(super) fn no_route_back(evidence: &Evidence) -> Option<Verdict> {
     let Some(Err(blocked)) = &evidence.probes.back else { return None };
     let (live, probed) = failures(evidence, &["timeout", "aborted"])?;
@@ -245,8 +290,14 @@ pub(super) fn dropped(evidence: &Evidence) -> Option<Verdict> {
         }
         _ => "",
     };
+    let behind = match evidence.probes.hops.as_deref() {
+        Some([.., Passed::Router(last)]) => {
+            format!(" The last hop that answers is {last}: they are lost behind it.")
+        }
+        _ => String::new(),
+    };
     let text = format!(
-        "packets{where_} are dropped silently: connects time out, and nothing refuses them.{server}"
+        "packets{where_} are dropped silently: connects time out, and nothing refuses them.{behind}{server}"
     );
     let verdict = sure(Verdict::of(Cause::Dropped, text), evidence, live_timeouts, probed);
     Some(

@@ -12,8 +12,11 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
     let (live, probed) = failures(evidence, &["refused", "reset"])?;
     let Evidence { pair, probes, host, .. } = evidence;
     let server = pair.endpoint();
-    let Some((known, address)) =
-        evidence.live.as_ref().filter(|live| live.is_here).zip(evidence.address())
+    let Some((known, address)) = evidence
+        .live
+        .as_ref()
+        .filter(|live| live.is_here && live.sees_listeners)
+        .zip(evidence.address())
     else {
         let text = format!(
             "{server} refuses connects: nothing listens there, or a firewall rejects them{}.",
@@ -58,7 +61,8 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
                     _ => String::new(),
                 };
                 let text = format!(
-                    "nothing listens on port {port} of {server}{}.{killed}",
+                    "nothing listens on port {port} of {}{}.{killed}",
+                    pair.server,
                     stopped(evidence)
                 );
                 let verdict =

@@ -2,7 +2,7 @@
 
 use super::{CLOSE_WAIT, Certainty, UNREAD, Verdict, command_for, sure, waits_for};
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Evidence, Silence, TlsFault, is_noteworthy};
+use crate::diagnose::evidence::{Evidence, Silence, TlsFault, Uneven, is_noteworthy};
 use crate::human;
 
 pub(super) fn tls_fails(evidence: &Evidence) -> Option<Verdict> {
@@ -240,6 +240,26 @@ pub(super) fn not_closed(evidence: &Evidence) -> Option<Verdict> {
     );
     let verdict = Verdict::new(Cause::NotClosed, text, Certainty::High, "counted by the kernel");
     Some(verdict.look_at("portolan explain PortolanConnectionsNotClosed"))
+}
+
+pub(super) fn uneven(evidence: &Evidence) -> Option<Verdict> {
+    let Evidence { live, pair, .. } = evidence;
+    let Uneven { backend, what, share, expected } = live.as_ref()?.uneven.as_ref()?;
+    let text = format!(
+        "{} spreads its load unevenly: {backend} gets {} of the {what}, expected {}.",
+        pair.client(),
+        human::percent(*share),
+        human::percent(*expected)
+    );
+    let reason = "counted per backend, and too many to be chance";
+    let verdict = Verdict::new(Cause::Uneven, text, Certainty::High, reason);
+    let all = format!("portolan balance {}", pair.server);
+    Some(
+        verdict
+            .look_at("weights and policy of the load balancer; connections that it keeps open")
+            .look_at(&all)
+            .look_at("portolan explain PortolanUnevenBalance"),
+    )
 }
 
 pub(super) fn forbidden(evidence: &Evidence) -> Option<Verdict> {

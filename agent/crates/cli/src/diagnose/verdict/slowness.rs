@@ -8,6 +8,11 @@ use crate::diagnose::cause::Cause;
 use crate::diagnose::evidence::{Connects, Evidence, Live};
 use crate::human;
 
+/// So many live connects show loss if there is any.
+const MANY_CONNECTS: u64 = 20;
+/// Fewer late probes are chance.
+const FEW_LATE: u64 = 3;
+
 pub(super) fn loss(evidence: &Evidence) -> Option<Verdict> {
     let Evidence { live, probes, .. } = evidence;
     let retransmits = live
@@ -16,6 +21,14 @@ pub(super) fn loss(evidence: &Evidence) -> Option<Verdict> {
     let (timeouts, failed_probes) = failures(evidence, &["timeout", "aborted"]).unwrap_or_default();
     let late = probes.connect.as_ref().map_or(0, Connects::after_a_second);
     if !retransmits && timeouts == 0 && failed_probes + late == 0 {
+        return None;
+    }
+    // Many live connects of which none lost a SYN outweigh a few late probes: twenty at once may be
+    // more than a short accept queue holds for a moment.
+    let live_is_well = live.as_ref().is_some_and(|live| {
+        live.ok >= MANY_CONNECTS && live.syn_retransmits == 0 && !retransmits && timeouts == 0
+    });
+    if live_is_well && failed_probes == 0 && late < FEW_LATE {
         return None;
     }
     let mut facts = Vec::new();
@@ -205,6 +218,11 @@ pub(super) fn cpu_throttled(evidence: &Evidence) -> Option<Verdict> {
 fn margin(n: u64, all: u64) -> String {
     if all == 0 {
         return "no probes".to_owned();
+    }
+    // Of nothing the usual error would be nothing: three in all is the limit then.
+    if n == 0 {
+        let most = (3.0 / all as f64).min(1.0);
+        return format!("none of {all} probes: fewer than {:.0} %, most likely", most * 100.0);
     }
     let share = n as f64 / all as f64;
     let error = 1.96 * (share * (1.0 - share) / all as f64).sqrt();

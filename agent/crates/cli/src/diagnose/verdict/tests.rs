@@ -1,14 +1,15 @@
 //! The table of verdicts: evidence of each fault, and what is said about it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::super::evidence::{
-    Blocked, Certificate, Changed, Connects, Hello, Host, Http, Killed, Listening, Live, Lookup,
-    Name, Pair, Path, Probes, Quantiles, Silence, TlsFault,
+    Blocked, Certificate, Changed, Connects, FullTable, Hello, Host, Http, Killed, Listening, Live,
+    Lookup, Name, Pair, Path, Probes, Quantiles, Silence, TlsFault, Uneven,
 };
 use super::*;
 use crate::diagnose::cause::Step;
 use api_types::SegmentVerdict;
+use linux::hops::Hop as Passed;
 
 /// A pair on one host with ordinary traffic, and probes that succeed.
 fn well() -> Evidence {
@@ -32,6 +33,7 @@ fn well() -> Evidence {
             segments: 4000,
             addresses: vec![address()],
             is_here: true,
+            sees_listeners: true,
             listeners: vec![listening("0.0.0.0", 0)],
             ..Live::default()
         }),
@@ -47,6 +49,7 @@ fn well() -> Evidence {
             ..Probes::default()
         },
         host: Host { pid: 42, state: Some('S'), ..Host::default() },
+        full_tables: Vec::new(),
     }
 }
 
@@ -85,6 +88,15 @@ fn probes(evidence: &mut Evidence, result: &'static str, n: u64) {
     let connect = evidence.probes.connect.as_mut().expect("probes");
     connect.times.truncate((20 - n) as usize);
     connect.failed = [(result, n)].into();
+}
+
+fn router(address: &str) -> Passed {
+    Passed::Router(address.parse().expect("an address"))
+}
+
+fn full_table(is_of_an_end: bool) -> FullTable {
+    let namespace = if is_of_an_end { "end" } else { "router" };
+    FullTable { namespace: namespace.to_owned(), used: 262_144, limit: 262_144, is_of_an_end }
 }
 
 fn hop(p99: f64, failed: u64) -> Hop {
@@ -237,7 +249,7 @@ const CASES: &[Case] = &[
             }];
         },
         Cause::NothingListens,
-        "nothing listens on port 3002 of catalog:3002: it stopped 39 seconds ago",
+        "nothing listens on port 3002 of catalog: it stopped 39 seconds ago",
         Certainty::High,
     ),
     (
@@ -574,10 +586,101 @@ const CASES: &[Case] = &[
         "a forbidden connection that works",
         |all| {
             let ends = ("frontend".to_owned(), "database".to_owned(), SegmentVerdict::Violation);
+            live(all).has_segments = true;
             live(all).segments_of = Some(ends);
         },
         Cause::Forbidden,
         "the segments do not allow it: frontend → database",
+        Certainty::High,
+    ),
+    (
+        "a backend with a tenth of its weight",
+        |all| {
+            live(all).uneven = Some(Uneven {
+                backend: "10.0.0.5:3003".to_owned(),
+                what: "requests",
+                share: 0.05,
+                expected: 1.0 / 3.0,
+            });
+        },
+        Cause::Uneven,
+        "10.0.0.5:3003 gets 5% of the requests, expected 33.3%",
+        Certainty::High,
+    ),
+    (
+        "a full table of connection tracking at the server",
+        |all| {
+            fails(all, "timeout", 10, 2);
+            probes(all, "timeout", 20);
+            all.full_tables = vec![full_table(false), full_table(true)];
+        },
+        Cause::TrackingFull,
+        "connection tracking of end is full (262k of 262k entries)",
+        Certainty::High,
+    ),
+    (
+        "a full table somewhere on this host",
+        |all| {
+            probes(all, "timeout", 20);
+            fails(all, "timeout", 10, 0);
+            all.full_tables = vec![full_table(false)];
+        },
+        Cause::TrackingFull,
+        "connection tracking of router is full",
+        Certainty::Medium,
+    ),
+    (
+        "a full table, and nothing times out",
+        |all| all.full_tables = vec![full_table(true)],
+        Cause::Healthy,
+        "nothing is wrong",
+        Certainty::High,
+    ),
+    (
+        "packets that are lost behind the second hop",
+        |all| {
+            fails(all, "timeout", 10, 0);
+            probes(all, "timeout", 20);
+            all.probes.hops =
+                Some(vec![router("10.0.0.254"), Passed::Silent, router("10.1.0.254")]);
+        },
+        Cause::Dropped,
+        "The last hop that answers is 10.1.0.254: they are lost behind it.",
+        Certainty::High,
+    ),
+    (
+        "a refusal, and an agent that cannot list what listens",
+        |all| {
+            fails(all, "refused", 30, 0);
+            probes(all, "refused", 20);
+            (live(all).sees_listeners, live(all).listeners) = (false, Vec::new());
+        },
+        Cause::NothingListens,
+        "catalog:3002 refuses connects: nothing listens there, or a firewall rejects them",
+        Certainty::High,
+    ),
+    (
+        "a late probe beside live connects that are well, and requests without an answer",
+        |all| {
+            live(all).unanswered = 900;
+            live(all).requests = 100;
+            let connect = all.probes.connect.as_mut().expect("probes");
+            *connect.times.last_mut().expect("one") = 1.03;
+        },
+        Cause::NeverAnswers,
+        "catalog does not answer: 900 of 1000 requests",
+        Certainty::Medium,
+    ),
+    (
+        "a router that rejects",
+        |all| {
+            fails(all, "unreachable", 10, 0);
+            probes(all, "unreachable", 20);
+            let (by, why) = (IpAddr::from([10, 0, 0, 254]), "a rule prohibits it");
+            all.probes.hops = Some(vec![Passed::Rejected { by, why }]);
+        },
+        Cause::NoRoute,
+        "10.0.0.254 rejects the connects (ICMP: a rule prohibits it)",
         Certainty::High,
     ),
 ];
