@@ -4,61 +4,22 @@ use std::time::{Duration, Instant};
 
 use api_types::WindowChoice;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use notation::filter::{FORM, Filter};
+use notation::filter::Filter;
 use ratatui_core::style::Modifier;
 use ratatui_core::terminal::Frame;
 use ratatui_core::text::Line;
 
+use crate::action::{Action, Page, diagnosis};
 use crate::agents::{Heard, Host};
 use crate::rows::{Sort, Table};
-use crate::screen::{Head, Room, problem_lines, rule, table_lines, tabs, totals, window};
+use crate::screen::{Head, Room, problem_lines, rule, table_lines, tabs, totals};
 use crate::text::{Text, bold, clean, cut, dim, of_mark, plain, styled};
 use crate::views::{View, Wanted};
-use crate::{detail, rows};
+use crate::{detail, help, rows};
 
 /// The windows of key `w`.
 const WINDOWS: [WindowChoice; 4] =
     [WindowChoice::Last(10), WindowChoice::Last(60), WindowChoice::Last(300), WindowChoice::Start];
-
-const KEYS: &str = "?help /filter s sort ⏎ open Esc back w window c side a all z freeze d diagnose e export q quit";
-
-const KEYS_HELP: &[&str] = &[
-    "↑ ↓ PgUp PgDn Home End   move                 Enter  open a row       Esc  back, or no filter",
-    "1 … 0, p                 views; p: problems   /      filter           s    sort by the next column",
-    "w  window: 10s 1m 5m start                    c      side of edges    a    also what is idle",
-    "z  freeze and go on                           d      portolan diagnose of the row",
-    "e  write what is shown as JSON to a file      ?      this help        q    quit",
-];
-
-/// What a key asks the program for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
-    /// Nothing but to draw again.
-    Draw,
-    /// To end.
-    Quit,
-    /// To ask agents for another window.
-    Window(WindowChoice),
-    /// To diagnose an edge of a host.
-    Diagnose { host: usize, client: String, server: String },
-    /// To write what is shown to a file.
-    Export,
-}
-
-/// What fills the lower part of the screen.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Page {
-    Table,
-    /// The row with this key in full.
-    Row(String),
-    /// A text: the report of `portolan diagnose`.
-    Text {
-        title: String,
-        lines: Vec<String>,
-    },
-    /// What keys and columns mean.
-    Help,
-}
 
 /// The state of the screen.
 #[derive(Debug)]
@@ -220,7 +181,7 @@ impl App {
         let (body, pinned, selected) = match &self.page {
             Page::Table => {
                 lines.extend(self.upper(&hosts, room));
-                let mut body = table_lines(&table, width);
+                let mut body = table_lines(&table, Some(width));
                 let pinned = usize::from(!table.rows.is_empty());
                 let selected = self.selected_place(&table);
                 if let Some(hidden) = &table.hidden {
@@ -245,7 +206,7 @@ impl App {
             }
             Page::Help => {
                 lines.push(rule(width));
-                (self.help(width), 0, None)
+                (help::lines(self.wanted.view, width), 0, None)
             }
         };
         let room = height.saturating_sub(lines.len() + pinned + 2);
@@ -299,28 +260,12 @@ impl App {
             return Line::styled(cut(&clean(message), width), of_mark(rows::Mark::Warning));
         }
         let filter = self.wanted.filter.to_string();
-        let keys =
-            if filter.is_empty() { KEYS.to_owned() } else { format!("filter: {filter}  {KEYS}") };
+        let keys = if filter.is_empty() {
+            help::KEYS.to_owned()
+        } else {
+            format!("filter: {filter}  {}", help::KEYS)
+        };
         Line::styled(cut(&clean(&keys), width), dim())
-    }
-
-    fn help(&self, width: usize) -> Vec<Text> {
-        let view = self.wanted.view;
-        let mut lines =
-            vec![Line::styled(format!("Keys (window {})", window(self.window)), bold())];
-        lines.extend(KEYS_HELP.iter().map(|line| plain(&cut(line, width)).into()));
-        lines.push(Line::default());
-        lines.push(Line::styled(format!("View {}", view.as_str()), bold()));
-        lines.extend(view.help().iter().map(|line| plain(&cut(line, width)).into()));
-        lines.push(Line::default());
-        lines.push(Line::styled("Filter", bold()));
-        let filter = [
-            FORM,
-            "Fields: client server service ns role why state kind host; port req p50 p99 err unans conn",
-            "fail retr rtt active count. * stands for anything in a name; ! negates; a bare word is a part.",
-        ];
-        lines.extend(filter.iter().map(|line| plain(&cut(line, width)).into()));
-        lines
     }
 
     fn edit(&mut self, mut text: String, key: KeyEvent) {
@@ -440,11 +385,6 @@ impl App {
         }
         self.top = self.top.min(length.saturating_sub(room));
     }
-}
-
-/// The title of a diagnosis.
-pub(crate) fn diagnosis(client: &str, server: &str) -> String {
-    format!("diagnose {client} {server}")
 }
 
 /// The name of a row.

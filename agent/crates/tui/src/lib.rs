@@ -7,9 +7,11 @@
 
 #![forbid(unsafe_code)]
 
+mod action;
 mod agents;
 mod app;
 mod detail;
+mod help;
 mod report;
 mod rows;
 mod screen;

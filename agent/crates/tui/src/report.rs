@@ -116,8 +116,7 @@ pub(crate) fn text(
         }
     }
     lines.push(Line::default());
-    // Wide enough for anything, and still no overflow in sums.
-    lines.extend(table_lines(&table, room.unwrap_or(usize::from(u16::MAX))));
+    lines.extend(table_lines(&table, room));
     if let Some(hidden) = &table.hidden {
         let text = format!("… {}", hidden.replace(": a", ": --all"));
         lines.push(Line::raw(text));

@@ -241,7 +241,7 @@ pub(crate) fn tabs(view: View, sort: Sort, extra: &str, room: usize) -> Text {
 }
 
 /// A table as lines; the first is that of the titles.
-pub(crate) fn table_lines(table: &Table<'_>, room: usize) -> Vec<Text> {
+pub(crate) fn table_lines(table: &Table<'_>, room: Option<usize>) -> Vec<Text> {
     if table.rows.is_empty() {
         return vec![plain(table.empty).into()];
     }
@@ -311,7 +311,7 @@ pub(crate) fn small_table(
     room: usize,
     most: usize,
 ) -> Vec<Text> {
-    let layout = Layout::new(columns, rows, room.saturating_sub(1));
+    let layout = Layout::new(columns, rows, Some(room.saturating_sub(1)));
     let indent = |line: Text| {
         let mut line = line;
         line.spans.insert(0, Span::raw(" "));

@@ -19,8 +19,9 @@ use ratatui_crossterm::CrosstermBackend;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::action::{Action, diagnosis};
 use crate::agents::{Heard, Watcher};
-use crate::app::{Action, App, diagnosis};
+use crate::app::App;
 use crate::report;
 
 /// The screen is drawn again after this time at the latest: what is old says how old it is.

@@ -10,8 +10,8 @@ use ratatui_core::backend::TestBackend;
 use ratatui_core::terminal::Terminal;
 
 use super::*;
+use crate::action::{Action, Page};
 use crate::agents::{Heard, Look};
-use crate::app::{Action, Page};
 use crate::trend::Trend;
 
 macro_rules! answer {

@@ -106,7 +106,15 @@ pub(crate) fn ends(left: &str, right: &str, room: usize) -> (String, String) {
 pub(crate) struct Layout(Vec<(Column, usize, usize)>);
 
 impl Layout {
-    pub fn new(columns: &[Column], rows: &[Vec<String>], room: usize) -> Self {
+    /// The columns that fit into `room`; without one all of them, with nothing cut.
+    pub fn new(columns: &[Column], rows: &[Vec<String>], room: Option<usize>) -> Self {
+        let natural = |(at, column): (usize, &Column)| {
+            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| width(cell));
+            (*column, at, cells.max().unwrap_or_default().max(width(column.title)))
+        };
+        let Some(room) = room else {
+            return Self(columns.iter().enumerate().map(natural).collect());
+        };
         let shown = fitted(columns, rows, room).into_iter();
         Self(shown.filter_map(|(at, width)| Some((*columns.get(at)?, at, width))).collect())
     }
