@@ -11,7 +11,7 @@ use ratatui_core::style::Style;
 use ratatui_core::text::{Line, Span};
 
 use crate::agents::{Host, Look};
-use crate::rows::{Item, Mark, Row, number, text};
+use crate::rows::{Item, Row, number, text};
 use crate::screen::{clock, finding_lines, labelled, small_table};
 use crate::text::{Text, bold, cut, dim, of_mark, plain, styled, width};
 

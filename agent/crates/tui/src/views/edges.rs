@@ -135,7 +135,7 @@ pub(crate) fn is_own(edge: &Edge) -> bool {
     edge.client == "portolan" && edge.server == "portolan"
 }
 
-/// The finding that is about an edge, the worst first; those of what it is not sure are left out.
+/// The worst finding about an edge; none about what a user can have made up.
 fn finding<'a>(look: &'a Look, edge: &Edge) -> Option<&'a Found> {
     let client = Name::new(&edge.client_namespace, &edge.client);
     let server = Name::new(&edge.server_namespace, &edge.server);
