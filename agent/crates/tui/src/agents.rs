@@ -90,7 +90,7 @@ pub(crate) fn hosts(agents: &[Connection], now: Instant) -> Vec<Host> {
         let is_taken =
             names.iter().enumerate().any(|(other, name)| other != at && *name == host.name);
         if is_taken && let Some(url) = agent.url() {
-            host.name = place_of(url).to_owned();
+            place_of(url).clone_into(&mut host.name);
         }
     }
     hosts

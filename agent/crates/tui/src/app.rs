@@ -254,7 +254,11 @@ impl App {
                 let chars = text.chars().count();
                 text.chars().skip(chars.saturating_sub(width.saturating_sub(12))).collect()
             };
-            return Line::from(vec![styled("filter: ", bold()), plain(&tail), plain("█")]);
+            let mut spans = vec![styled("filter: ", bold()), plain(&tail), plain("█")];
+            if let Some(error) = &self.message {
+                spans.push(styled(&format!("  {error}"), of_mark(rows::Mark::Warning)));
+            }
+            return Line::from(spans);
         }
         if let Some(message) = &self.message {
             return Line::styled(cut(&clean(message), width), of_mark(rows::Mark::Warning));
@@ -276,9 +280,8 @@ impl App {
                     (self.selected, self.top) = (None, 0);
                 }
                 Err(error) => {
-                    // What was written is kept, to be put right with / again.
-                    self.message = Some(error);
-                    return;
+                    // What was written stays, to be put right.
+                    (self.message, self.editing) = (Some(error), Some(text));
                 }
             },
             KeyCode::Esc => {}

@@ -93,7 +93,9 @@ fn show(
                     Action::Draw => {}
                     Action::Quit => return Ok(()),
                     Action::Window(window) => {
-                        watchers.iter().for_each(|watcher| watcher.choose(window));
+                        for watcher in watchers {
+                            watcher.choose(window);
+                        }
                     }
                     Action::Diagnose { host, client, server } => {
                         if let Some(agent) = agents.get(host) {

@@ -273,7 +273,7 @@ fn a_filter_is_written_refused_and_removed() {
     press(&mut app, "\x1b/q99>1\n");
     let text = screen(&mut app, 100, 30, now);
     assert!(text.contains("\"q99\" is not a field; did you mean p99?"), "{text}");
-    press(&mut app, "/server=postgres\n");
+    press(&mut app, "\x1b/server=postgres\n");
     assert_eq!(app.table().rows.len(), 2);
     press(&mut app, "\x1b");
     assert!(app.wanted.filter.is_empty());
