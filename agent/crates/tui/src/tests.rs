@@ -159,7 +159,11 @@ fn once_is_the_same_as_text_and_as_json() {
     let json = report::json(&hosts, &wanted, WindowChoice::Last(60)).expect("JSON");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["rows"][0]["mark"], "error");
-    assert_eq!(json["rows"][0]["client"], "shop");
+    assert_eq!(json["rows"][0]["server"], "postgres");
+    assert_eq!(
+        (&json["rows"][1]["mark"], &json["rows"][1]["client"]),
+        (&"warning".into(), &"shop".into())
+    );
     assert_eq!(json["hosts"][0]["host"], "shop-01");
     assert_eq!(json["problems"][0]["severity"], "error");
     assert_eq!((&json["window"], &json["view"]), (&"1m".into(), &"edges".into()));
@@ -283,7 +287,7 @@ fn a_filter_is_written_refused_and_removed() {
 fn the_selected_row_is_diagnosed_and_the_report_is_shown() {
     let now = Instant::now();
     let mut app = one(now);
-    let action = press(&mut app, "d");
+    let action = press(&mut app, "↓d");
     let (client, server) = ("prod/shop".to_owned(), "postgres:5432".to_owned());
     assert_eq!(action, Action::Diagnose { host: 0, client, server });
     app.take_report("diagnose another one", "wrong");
@@ -320,7 +324,7 @@ fn rows_are_sorted_by_what_is_asked_for() {
         let wanted = Wanted { sort: Sort::named(sort).expect(sort), ..Wanted::default() };
         wanted.table(&hosts).rows[0].cells[1].clone()
     };
-    assert_eq!((first("why"), first("client")), ("prod/shop".to_owned(), "(listener)".to_owned()));
+    assert_eq!((first("why"), first("client")), ("(listener)".to_owned(), "internet".to_owned()));
     assert_eq!(first("port"), "internet");
     assert!(Sort::named("nothing").is_err());
 }
