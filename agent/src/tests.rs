@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("api-types", &["notation"]),
     ("client", &["api-types"]),
     ("cli", &["api-types", "client", "linux", "notation"]),
+    ("tui", &["api-types", "cli", "client", "notation"]),
     ("linux", &["agent-common"]),
     ("loader", &["agent-common"]),
     ("notation", &[]),
@@ -29,6 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "model",
             "notation",
             "telemetry",
+            "tui",
         ],
     ),
 ];
@@ -39,6 +41,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("aya-log", &["loader"]),
     ("aya-obj", &["loader"]),
     ("prometheus-client", &["telemetry"]),
+    ("ratatui-core", &["tui"]),
 ];
 
 /// Libraries that would give `model` side effects.

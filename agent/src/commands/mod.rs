@@ -77,6 +77,9 @@ enum Command {
     Config(config::ConfigCommand),
     #[command(flatten)]
     Ask(Box<cli::Command>),
+    /// Watch what is wrong on one host or several, worst first, and why.
+    #[cfg(feature = "top")]
+    Top(Box<tui::TopArgs>),
     /// Generate man pages.
     #[command(after_long_help = manual::PAGES_EXAMPLES)]
     Man(manual::PagesArgs),
@@ -97,6 +100,8 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Ask(command) => command.run(),
+        #[cfg(feature = "top")]
+        Command::Top(arguments) => tui::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments, start).map(done),
         Command::Config(command) => config::run(&command).map(done),
         Command::Man(arguments) => manual::pages(&arguments).map(done),

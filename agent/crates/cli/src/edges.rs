@@ -227,17 +227,18 @@ impl Shown {
 }
 
 /// Whether anything happened in the window, or a connection is open.
-fn is_busy(edge: &Edge) -> bool {
+pub fn is_busy(edge: &Edge) -> bool {
     let numbers = [edge.active, edge.opened, edge.closed, edge.request.count, edge.unanswered];
     numbers.iter().chain(edge.connects.values()).any(|n| *n > 0) || resets(edge) + aborts(edge) > 0
 }
 
 /// Whether a row has no connection of a client.
-fn is_without_client(edge: &Edge) -> bool {
+pub fn is_without_client(edge: &Edge) -> bool {
     edge.role == Role::Listener || (edge.client == "any" && edge.client_source == Source::Unknown)
 }
 
-fn client(edge: &Edge) -> String {
+/// The client as a table names it.
+pub fn client(edge: &Edge) -> String {
     match (is_without_client(edge), edge.port) {
         (true, 0) => "(resets without a connection)".to_owned(),
         (true, _) => "(listener)".to_owned(),
@@ -270,7 +271,7 @@ fn row(edge: &Edge) -> Vec<String> {
 
 /// What is not well, most important first, behind a mark if a user can have made it up; `-` if nothing
 /// is.
-fn why(edge: &Edge) -> String {
+pub fn why(edge: &Edge) -> String {
     if edge.why.is_empty() && edge.unverified_user.is_none() {
         return "-".to_owned();
     }
@@ -284,26 +285,29 @@ fn why(edge: &Edge) -> String {
 
 /// 2: something failed or is stuck; 1: nothing but what programs do on purpose, as proxies that close
 /// idle connections with a reset and servers that stop; 0: all is well.
-fn urgency(edge: &Edge) -> u64 {
+pub fn urgency(edge: &Edge) -> u64 {
     let is_meant =
         |Cause { cause, .. }: &Cause| &**cause == "reset_linger" || cause.ends_with("_stopping");
     u64::from(!edge.why.is_empty()) + u64::from(!edge.why.iter().all(is_meant))
 }
 
-fn connected(edge: &Edge) -> u64 {
+/// Connects that succeeded.
+pub fn connected(edge: &Edge) -> u64 {
     edge.connects.get("ok").copied().unwrap_or_default()
 }
 
-fn failed(edge: &Edge) -> u64 {
+/// Connects that failed.
+pub fn failed(edge: &Edge) -> u64 {
     edge.connects.values().sum::<u64>() - connected(edge)
 }
 
-fn aborts(edge: &Edge) -> u64 {
+/// Connections that a kernel gave up.
+pub fn aborts(edge: &Edge) -> u64 {
     edge.aborts.values().sum()
 }
 
-/// One that answered a connect is in the column of failed connects.
-fn resets(edge: &Edge) -> u64 {
+/// Resets, without those that answered a connect: these are failed connects.
+pub fn resets(edge: &Edge) -> u64 {
     let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
     let both = received.chain(&edge.resets_sent);
     // Health checks cut connections that nobody used.

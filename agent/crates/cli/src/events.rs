@@ -164,8 +164,8 @@ fn text(answer: &Events) -> String {
     answer.events.iter().map(shown).collect()
 }
 
-/// One event.
-fn line(event: &Event, when: &str) -> String {
+/// One event as a line that begins with `when`.
+pub fn line(event: &Event, when: &str) -> String {
     let Event { count, severity, kind, text, client, server, port, changes_before, .. } = event;
     let mark = match severity {
         Severity::Error => '✗',

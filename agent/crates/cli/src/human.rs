@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use api_types::Latency;
 
 /// Names beyond this length are shortened where no terminal limits them further.
-pub(super) const LONGEST_NAME: usize = 64;
+pub const LONGEST_NAME: usize = 64;
 
 /// A service with its namespace, if it has one.
-pub(super) fn full_name(namespace: &str, name: &str) -> String {
+pub fn full_name(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
 /// A service with a port, as sockets are written.
-pub(super) fn endpoint(namespace: &str, name: &str, port: u16) -> String {
+pub fn endpoint(namespace: &str, name: &str, port: u16) -> String {
     match name.parse() {
         Ok(address) if namespace.is_empty() => SocketAddr::new(address, port).to_string(),
         _ => format!("{}:{port}", full_name(namespace, name)),
@@ -21,7 +21,7 @@ pub(super) fn endpoint(namespace: &str, name: &str, port: u16) -> String {
 }
 
 /// A text that is too long, without its middle: `…` stands for what is left out.
-pub(super) fn shortened(text: &str, longest: usize) -> String {
+pub fn shortened(text: &str, longest: usize) -> String {
     let length = text.chars().count();
     if length <= longest {
         return text.to_owned();
@@ -34,18 +34,18 @@ pub(super) fn shortened(text: &str, longest: usize) -> String {
 }
 
 /// A name as people can read it in a line; JSON has all of it.
-pub(super) fn readable(name: &str) -> String {
+pub fn readable(name: &str) -> String {
     shortened(name, LONGEST_NAME)
 }
 
 /// A count with its noun in the right number.
-pub(super) fn counted(n: u64, one: &str) -> String {
+pub fn counted(n: u64, one: &str) -> String {
     let plural = if n == 1 { "" } else { "s" };
     format!("{} {one}{plural}", count(n))
 }
 
 /// A count: exact up to five digits, then with a suffix.
-pub(super) fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     if n < 100_000 {
         n.to_string()
     } else {
@@ -54,12 +54,12 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// A size in decimal units.
-pub(super) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     scaled(n as f64, &["B", "kB", "MB", "GB", "TB", "PB", "EB"], " ")
 }
 
 /// A duration with three digits.
-pub(super) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let (value, unit) = if seconds < 1e-3 {
         (seconds * 1e6, "µs")
     } else if seconds < 1.0 {
@@ -71,7 +71,7 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// A quantile, if anything was measured.
-pub(super) fn quantile(seconds: Option<f64>) -> String {
+pub fn quantile(seconds: Option<f64>) -> String {
     match seconds {
         None => "-".to_owned(),
         Some(longest) if longest >= Latency::LONGEST_SECONDS => format!("> {}", duration(longest)),
@@ -80,18 +80,18 @@ pub(super) fn quantile(seconds: Option<f64>) -> String {
 }
 
 /// A number per second.
-pub(super) fn rate(per_second: f64) -> String {
+pub fn rate(per_second: f64) -> String {
     scaled(per_second, &["", "k", "M", "G"], "")
 }
 
 /// A share, with one decimal where it matters.
-pub(super) fn percent(part: f64) -> String {
+pub fn percent(part: f64) -> String {
     let text = format!("{:.1}", part * 100.0);
     format!("{}%", text.strip_suffix(".0").unwrap_or(&text))
 }
 
 /// A time span, coarsely.
-pub(super) fn span(seconds: f64) -> String {
+pub fn span(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.0} s"),
         s if s < 7200.0 => format!("{:.0} min", s / 60.0),

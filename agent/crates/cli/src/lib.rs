@@ -26,12 +26,39 @@ mod timeouts;
 mod watch;
 mod window;
 
+/// What `portolan check` thinks of an agent's answers, for screens that show the same.
+pub mod judgement {
+    pub use crate::check::{Answers, Found, Name, Remembered, findings, host_name, segments};
+}
+
+/// Numbers, names and causes in the words of the commands' tables, for screens that show the same.
+pub mod words {
+    pub use crate::edges::{
+        aborts, client, connected, failed, is_busy, is_without_client, resets, urgency, why,
+    };
+    pub use crate::events::line as event;
+    pub use crate::human::{
+        bytes, count, counted, duration, endpoint, full_name, percent, quantile, rate, readable,
+        span,
+    };
+    pub use crate::ports::line as conflict;
+    pub use crate::services::{kind, places, shown_name, state};
+    pub use crate::window::{covered, parse as window};
+}
+
+/// How tables fit into a terminal, and whether it has colours.
+pub mod fit {
+    pub use crate::table::{Column, GAP, fitted, has_colours, room, shortened};
+}
+
 use std::fmt;
 use std::io::{self, Write};
 
 use clap::{Subcommand, ValueEnum};
 
+pub use self::diagnose::between as diagnose;
 pub use self::outcome::Outcome;
+pub use self::target::{Connection, Connections};
 pub use client::Class;
 
 /// A command for a running agent.
@@ -99,7 +126,7 @@ impl Command {
 
 /// What was written on the command line means nothing here.
 #[derive(Debug)]
-struct Usage(String);
+pub struct Usage(pub String);
 
 impl fmt::Display for Usage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,11 +146,15 @@ pub fn class(error: &anyhow::Error) -> Option<Class> {
 
 /// Writes to standard output. A closed pipe (`| head`) is not an error.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    print_on(text).map(|_| ())
+}
+
+/// The same, for output that goes on: whether anybody still reads.
+pub fn print_on(text: &str) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::new(error).context("writing to standard output"))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(anyhow::Error::new(error).context("writing to standard output")),
     }
 }

@@ -266,7 +266,7 @@ fn row(one: &ServiceStatus) -> Vec<String> {
 }
 
 /// Its name. Listeners of processes that cannot be identified are one row, called `none`.
-fn shown_name(one: &ServiceStatus) -> String {
+pub fn shown_name(one: &ServiceStatus) -> String {
     if one.service == "none" && one.source == Source::Unknown {
         return "(unidentified)".to_owned();
     }
@@ -274,18 +274,18 @@ fn shown_name(one: &ServiceStatus) -> String {
 }
 
 /// Its kind; a service without a name is an address.
-fn kind(one: &ServiceStatus) -> &'static str {
+pub fn kind(one: &ServiceStatus) -> &'static str {
     if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
 }
 
 /// Only servers have a health: a client has none.
-fn state(one: &ServiceStatus) -> &'static str {
+pub fn state(one: &ServiceStatus) -> &'static str {
     let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
     if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }
 }
 
 /// Its listening ports; of a service elsewhere, its addresses or registered endpoints.
-fn places(one: &ServiceStatus) -> String {
+pub fn places(one: &ServiceStatus) -> String {
     /// More would fill the line.
     const SHOWN: usize = 4;
     let all: Vec<String> = if !one.listens.is_empty() {

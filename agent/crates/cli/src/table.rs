@@ -12,7 +12,7 @@ use super::human;
 
 /// One column.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Column {
+pub struct Column {
     /// Its heading.
     pub title: &'static str,
     /// Names stand left, numbers right.
@@ -22,7 +22,7 @@ pub(super) struct Column {
 }
 
 /// Between two columns.
-const GAP: usize = 2;
+pub const GAP: usize = 2;
 
 /// A text longer than this is shortened when the room is limited; words take what is left over.
 const LONG_NAME: usize = 28;
@@ -34,7 +34,7 @@ const LEAST_WORDS: usize = 24;
 const SHORT_NAME: usize = 6;
 
 /// The room there is: `COLUMNS`, the width of the terminal, or no limit.
-pub(super) fn room() -> Option<usize> {
+pub fn room() -> Option<usize> {
     if !std::io::stdout().is_terminal() {
         return None;
     }
@@ -44,7 +44,7 @@ pub(super) fn room() -> Option<usize> {
 
 /// Whether standard output shows colours: a terminal, unless `NO_COLOR` (no-color.org) or a
 /// terminal without them (`TERM=dumb`) says otherwise.
-pub(super) fn has_colours() -> bool {
+pub fn has_colours() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     std::io::stdout().is_terminal()
         && set("NO_COLOR").is_none()
@@ -72,7 +72,7 @@ fn colour(title: &str, cell: &str) -> Option<Color> {
 }
 
 /// The table as text, followed by a line with the columns that did not fit.
-pub(super) fn render(columns: &[Column], rows: &[Vec<String>], room: Option<usize>) -> String {
+pub fn render(columns: &[Column], rows: &[Vec<String>], room: Option<usize>) -> String {
     painted(columns, rows, room, has_colours())
 }
 
@@ -134,6 +134,14 @@ fn painted(
             writeln!(text, "{}", wrapped(&format!("(no room for {})", dropped.join(", ")), room));
     }
     text
+}
+
+/// The columns that fit into `room` by their index, each with its width; names and words may have to
+/// be [`shortened`] to it.
+pub fn fitted(columns: &[Column], rows: &[Vec<String>], room: usize) -> Vec<(usize, usize)> {
+    let (shown, _) = choose(columns, rows, Some(room));
+    let widths = fit(columns, rows, &shown, room);
+    shown.into_iter().zip(widths).collect()
 }
 
 /// Indices of the columns that fit, and titles of the others.
@@ -230,7 +238,7 @@ fn is_words(cell: &str) -> bool {
 }
 
 /// A cell that is too long: words lose their end, a name its middle.
-fn shortened(cell: &str, longest: usize) -> String {
+pub fn shortened(cell: &str, longest: usize) -> String {
     if !is_words(cell) {
         return human::shortened(cell, longest);
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches};
 use client::{Client, Credentials, DEFAULT_SOCKET, DEFAULT_URL, Error};
 use http::Method;
 use serde::Serialize;
@@ -32,7 +32,7 @@ pub struct Target {
 }
 
 /// The agent to connect to.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Connection {
     /// URL of the agent, http:// or https:// [default: the Unix socket if it is there and you may use it, else http://127.0.0.1:10062] [env: PORTOLAN_URL]
     #[arg(long, value_name = "URL", conflicts_with = "socket", help_heading = HEADING)]
@@ -56,6 +56,10 @@ pub struct Connection {
     #[arg(long, value_name = "FILE", env = "PORTOLAN_PASSWORD_FILE", hide_env_values = true, help_heading = HEADING)]
     password_file: Option<PathBuf>,
 }
+
+/// The agents to connect to: one for each `--url`, or the one that a [`Connection`] names.
+#[derive(Clone, Debug)]
+pub struct Connections(Vec<Connection>);
 
 /// Which way to an agent was named.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,7 +92,7 @@ impl Target {
 
 impl Connection {
     /// The JSON at `path`.
-    pub(super) fn text(&self, path: &str) -> anyhow::Result<String> {
+    pub fn text(&self, path: &str) -> anyhow::Result<String> {
         let named = self.named(|name| std::env::var(name).ok());
         Ok(self.fetch(named, Path::new(DEFAULT_SOCKET), path)?)
     }
@@ -115,8 +119,13 @@ impl Connection {
         Ok(Client::for_socket(&socket).change(method, path, body)?)
     }
 
+    /// The URL on the command line.
+    pub fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
     /// The URL of the agent if it is on another host.
-    pub(super) fn elsewhere(&self) -> Option<String> {
+    pub fn elsewhere(&self) -> Option<String> {
         match self.named(|name| std::env::var(name).ok()) {
             Named::Url(url) if !is_loopback(&url) => Some(url),
             Named::Url(_) | Named::Socket(_) | Named::Nothing => None,
@@ -160,6 +169,42 @@ impl Connection {
                 result => result,
             },
         }
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// At least one.
+    pub fn all(&self) -> &[Connection] {
+        &self.0
+    }
+}
+
+impl Args for Connections {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Connection::augment_args(command).mut_arg("url", |url| {
+            let help = url.get_help().map(ToString::to_string).unwrap_or_default();
+            url.action(ArgAction::Append).help(format!("{help}; repeat it for several hosts"))
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Connections {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let urls = matches.get_many::<String>("url").unwrap_or_default().cloned();
+        let one = Connection::from_arg_matches(matches)?;
+        let all: Vec<_> = urls.map(|url| Connection { url: Some(url), ..one.clone() }).collect();
+        Ok(Self(if all.is_empty() { vec![one] } else { all }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Over {
 }
 
 /// A time up to now: `90s`, `5m`; or `start`.
-pub(super) fn parse(text: &str) -> Result<WindowChoice, String> {
+pub fn parse(text: &str) -> Result<WindowChoice, String> {
     let unit = text == "start" || duration::parse(text).is_some();
     let choice = text.parse().ok().filter(|_| unit);
     choice.ok_or_else(|| format!("write {}", WindowChoice::FORM))
@@ -33,7 +33,7 @@ pub(super) fn query(window: WindowChoice, services: &[String]) -> String {
 }
 
 /// What the numbers of an answer are of, for people.
-pub(super) fn covered(window: &Window, choice: WindowChoice) -> String {
+pub fn covered(window: &Window, choice: WindowChoice) -> String {
     match choice {
         WindowChoice::Last(_) => format!("last {}", human::span(window.seconds)),
         WindowChoice::Start => {

@@ -1,6 +1,6 @@
-//! Text formats: durations, ports, names of services, endpoints, YAML files. The command line, the
-//! configuration, the API and the state file share this one grammar without depending on each
-//! other.
+//! Text formats: durations, ports, names of services, endpoints, filters, YAML files. The command
+//! line, the configuration, the API and the state file share this one grammar without depending on
+//! each other.
 
 #![forbid(unsafe_code)]
 
@@ -8,6 +8,7 @@ pub mod character;
 pub mod duration;
 mod endpoint;
 mod environment;
+pub mod filter;
 mod full_name;
 mod nearest;
 mod port;

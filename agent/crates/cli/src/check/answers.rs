@@ -17,19 +17,37 @@ const REMEMBERED_SECONDS: f64 = 3600.0;
 const EVENTS: u16 = 5000;
 const KINDS: &str = "connect,reset,abort,unanswered,listen_drop,violation";
 
+/// What is asked for of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// What says since when a fault lasts.
+    Faults,
+    /// The latest of all kinds, so many at most.
+    Latest(u16),
+}
+
 /// The answers.
 #[derive(Clone, Debug)]
-pub(super) struct Answers {
+pub struct Answers {
+    /// Hooks, losses, sources of names.
     pub status: Status,
+    /// Edges in the window.
     pub edges: Edges,
+    /// Services, with their health in the window.
     pub services: Services,
+    /// Listening sockets.
     pub listeners: Listeners,
+    /// Bound ports.
     pub ports: Ports,
+    /// Failed binds in the window.
     pub conflicts: Conflicts,
+    /// Reservations and breaches.
     pub reservations: Reservations,
     /// Nothing if none are declared.
     pub segments: Option<Segments>,
+    /// How load was spread in the window.
     pub balance: Balance,
+    /// Events of the last hour, or as they were asked for.
     pub events: Events,
     /// Nothing of an agent that does not know of it.
     pub timeouts: Option<Timeouts>,
@@ -37,14 +55,23 @@ pub(super) struct Answers {
 
 impl Answers {
     /// Asks the agent.
-    pub fn ask(agent: &Connection, choice: WindowChoice) -> anyhow::Result<Self> {
+    pub fn ask(
+        agent: &Connection,
+        choice: WindowChoice,
+        remembered: Remembered,
+    ) -> anyhow::Result<Self> {
         let window = window::query(choice, &[]);
         let edges: Edges = read(agent, &format!("/api/v1/edges{window}"))?;
         let now = edges.timestamp.seconds();
         let since = edges.window.since;
-        let remembered =
+        let earliest =
             Timestamp::from_seconds((now - REMEMBERED_SECONDS).min(since.seconds()).max(0.0));
-        let events = format!("/api/v1/events?since={remembered}&kind={KINDS}&limit={EVENTS}");
+        let events = match remembered {
+            Remembered::Faults => {
+                format!("/api/v1/events?since={earliest}&kind={KINDS}&limit={EVENTS}")
+            }
+            Remembered::Latest(most) => format!("/api/v1/events?since={earliest}&limit={most}"),
+        };
         // Requests at the same time share a collection, so these are of one moment.
         let conflicts = format!("/api/v1/conflicts?since={since}");
         let (services, balance) =

@@ -29,16 +29,19 @@ use clap::{Args, ValueEnum};
 use client::Class;
 use notation::FullName;
 
-use self::answers::Answers;
 use self::dns::Resolver;
 use self::format::Format;
-use self::name::Name;
 use self::network::{Reading, Seen};
 use self::probe::Probed;
 use self::report::{Baseline, Checks, Report, Skip};
 use self::section::Section;
 use super::target::Connection;
 use super::{Outcome, human, known, print, watch, window};
+
+pub use self::answers::{Answers, Remembered};
+pub use self::name::Name;
+pub use self::pairs::segments;
+pub use self::report::Found;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -199,7 +202,7 @@ impl CheckArgs {
         let is_here = self.agent.elsewhere().is_none();
         let reads_network = is_here && self.sections().contains(&Section::Network);
         let reading = reads_network.then(Reading::begin);
-        let answers = match Answers::ask(&self.agent, self.window) {
+        let answers = match Answers::ask(&self.agent, self.window, Remembered::Faults) {
             Ok(answers) => Ok(answers),
             // The network can be looked at without the agent.
             Err(error) if reads_network && super::class(&error) == Some(Class::Unreached) => {
@@ -227,19 +230,13 @@ impl CheckArgs {
             Err(reason) => (None, Some(reason)),
         };
         if let Some(answers) = &answers {
-            let pairs = pairs::pairs(&answers.edges.edges);
-            faults::check(answers, &pairs, &mut checks);
-            ports::check(answers, &mut checks);
-            security::check(answers, &mut checks);
-            dns::check(answers, resolver.as_ref(), probed.is_some(), &mut checks);
+            of_agent(answers, resolver.as_ref(), probed.is_some(), &mut checks);
             match &probed {
                 Some(probed) => probe::check(probed, &mut checks),
                 None => self.not_tried(answers, &mut checks),
             }
-            coverage::check(answers, &pairs, &mut checks);
         } else {
-            let of_agent = Section::ALL.into_iter().filter(|one| *one != Section::Network);
-            for section in of_agent {
+            for section in Section::ALL.into_iter().filter(|one| *one != Section::Network) {
                 checks.skip(section, "all of it", "no agent answers");
             }
         }
@@ -279,6 +276,29 @@ impl CheckArgs {
     }
 }
 
+/// What a report says about the agent's answers alone: findings, those of errors first, with what
+/// each follows from.
+pub fn findings(answers: &Answers) -> Vec<Found> {
+    let mut checks = Checks::default();
+    of_agent(answers, None, false, &mut checks);
+    causes::link(&mut checks.found);
+    let mut found = checks.found;
+    found.sort_by_key(|one| {
+        (std::cmp::Reverse(one.finding.severity), Section::of(&one.finding.code))
+    });
+    found
+}
+
+/// The sections that the agent's answers are enough for. `is_tried`: the DNS servers were asked.
+fn of_agent(answers: &Answers, resolver: Option<&Resolver>, is_tried: bool, checks: &mut Checks) {
+    let pairs = pairs::pairs(&answers.edges.edges);
+    faults::check(answers, &pairs, checks);
+    ports::check(answers, checks);
+    security::check(answers, checks);
+    dns::check(answers, resolver, is_tried, checks);
+    coverage::check(answers, &pairs, checks);
+}
+
 /// An error if neither the agent nor a finding knows a service of the name.
 fn is_known(service: &FullName, answers: &Answers, checks: &Checks) -> anyhow::Result<()> {
     let services = answers.services.services.iter();
@@ -299,7 +319,7 @@ fn is_known(service: &FullName, answers: &Answers, checks: &Checks) -> anyhow::R
 }
 
 /// The name of this host.
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     if name.is_empty() { "this host".to_owned() } else { name }
 }

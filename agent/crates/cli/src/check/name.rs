@@ -8,13 +8,15 @@ use crate::human;
 
 /// A service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Name {
+pub struct Name {
     /// Where the name is unique; empty on a plain host.
     pub namespace: String,
+    /// The name.
     pub name: String,
 }
 
 impl Name {
+    /// The service `name` in `namespace`.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }

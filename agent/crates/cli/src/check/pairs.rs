@@ -114,11 +114,8 @@ impl<'a> Pair<'a> {
 
     /// Retransmitted segments of both sides, and the fewest that they can have sent.
     pub fn segments(&self) -> (u64, f64) {
-        let rows = || self.once.iter().chain(&self.others);
-        let again: u64 = rows().map(|edge| edge.retransmits).sum();
-        let bytes: u64 = rows().map(|edge| edge.sent_bytes).sum();
-        let requests: u64 = rows().map(|edge| edge.request.count).sum();
-        (again, again as f64 + bytes as f64 / super::limits::SEGMENT_BYTES + requests as f64)
+        let rows = || self.once.iter().chain(&self.others).copied();
+        (rows().map(|edge| edge.retransmits).sum(), rows().map(segments).sum())
     }
 
     /// Every row.
@@ -130,6 +127,13 @@ impl<'a> Pair<'a> {
     pub fn changes(&self) -> impl Iterator<Item = &'a Change> {
         self.rows().flat_map(|edge| &edge.changes_before)
     }
+}
+
+/// The fewest segments that the side of a row can have sent.
+pub fn segments(edge: &Edge) -> f64 {
+    let Edge { retransmits, sent_bytes, request, .. } = edge;
+    let data = *sent_bytes as f64 / super::limits::SEGMENT_BYTES;
+    *retransmits as f64 + data + request.count as f64
 }
 
 fn worst(values: impl Iterator<Item = f64>) -> Option<f64> {

@@ -78,7 +78,8 @@ pub(super) struct Skipped {
 
 /// A finding, and whom it is about.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Found {
+pub struct Found {
+    /// The finding.
     pub finding: Finding,
     /// Those who connect.
     pub clients: Vec<Name>,
@@ -119,6 +120,11 @@ impl Found {
     /// A finding about no service.
     pub fn new(finding: Finding) -> Self {
         Self { finding, clients: Vec::new(), server: None, port: None }
+    }
+
+    /// The finding that it follows from, by code and subject.
+    pub fn cause(&self) -> Option<(String, String)> {
+        cause(&self.finding)
     }
 
     /// Whether it is about this service.

@@ -114,10 +114,47 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &DiagnoseArgs) -> anyhow::Result<Outcome> {
-    let DiagnoseArgs { client, server, ports, output, agent, .. } = arguments;
+    let DiagnoseArgs { ports, output, agent, .. } = arguments;
     if *ports {
         return ports::run(agent, *output);
     }
+    let findings = findings(arguments)?;
+    let text = match output {
+        Format::Text => findings.text(),
+        Format::Markdown => findings.markdown(),
+        Format::Json => serde_json::to_string(&findings).context("writing JSON")? + "\n",
+    };
+    print(&text)?;
+    Ok(match (findings.is_fault(), findings.is_unknown()) {
+        (true, _) => Outcome::Found,
+        (false, true) => Outcome::Incomplete,
+        (false, false) => Outcome::Done,
+    })
+}
+
+/// The report of `portolan diagnose CLIENT SERVER:PORT` over the last minute, probes included.
+pub fn between(agent: &Connection, client: &str, server: &str) -> anyhow::Result<String> {
+    let arguments = DiagnoseArgs {
+        client: Some(client.to_owned()),
+        server: Some(server.to_owned()),
+        gateway: None,
+        database: None,
+        ports: false,
+        all: false,
+        no_probe: false,
+        probe_count: 20,
+        http: None,
+        tls_name: None,
+        pid: None,
+        window: WindowChoice::Last(60),
+        output: Format::Text,
+        agent: agent.clone(),
+    };
+    Ok(findings(&arguments)?.text())
+}
+
+fn findings(arguments: &DiagnoseArgs) -> anyhow::Result<Findings> {
+    let DiagnoseArgs { client, server, agent, .. } = arguments;
     let wanted = Wanted::of(client.as_deref(), server.as_deref()).map_err(Usage)?;
     let (answers, unreached) = match Answers::ask(agent, arguments.window) {
         Ok(answers) => (Some(answers), None),
@@ -137,17 +174,7 @@ pub(super) fn run(arguments: &DiagnoseArgs) -> anyhow::Result<Outcome> {
     if let Some(error) = unreached {
         findings.notes.push(format!("No agent: {error:#}. These are probes alone."));
     }
-    let text = match output {
-        Format::Text => findings.text(),
-        Format::Markdown => findings.markdown(),
-        Format::Json => serde_json::to_string(&findings).context("writing JSON")? + "\n",
-    };
-    print(&text)?;
-    Ok(match (findings.is_fault(), findings.is_unknown()) {
-        (true, _) => Outcome::Found,
-        (false, true) => Outcome::Incomplete,
-        (false, false) => Outcome::Done,
-    })
+    Ok(findings)
 }
 
 /// A window that addresses are remembered for.

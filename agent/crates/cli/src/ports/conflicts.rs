@@ -94,7 +94,7 @@ pub(super) fn text(answer: &Conflicts) -> String {
 }
 
 /// One conflict; its namespace is printed if it is not the host's.
-fn line(conflict: &Conflict, when: &str, host: Option<u32>) -> String {
+pub fn line(conflict: &Conflict, when: &str, host: Option<u32>) -> String {
     let errno = &conflict.errno;
     let sure = if conflict.inferred { ", inferred" } else { "" };
     let place = if host.is_none_or(|host| host == conflict.netns) {

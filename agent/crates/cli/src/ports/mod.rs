@@ -13,6 +13,8 @@ use clap::{Args, Subcommand};
 
 use crate::Outcome;
 
+pub use self::conflicts::line;
+
 const EXAMPLES: &str = "\
 Examples:
   portolan ports                                   ports and the processes that hold them
