@@ -93,6 +93,7 @@ mod open_connections;
 mod otlp;
 mod package;
 mod phases;
+mod policy;
 mod privileges;
 mod prometheus;
 mod queues;

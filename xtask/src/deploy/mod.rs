@@ -34,10 +34,11 @@ pub struct Args {
 
 type Step = fn(&Tools) -> Result<()>;
 
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 8] = [
     ("helm lint", lint),
     ("rendered manifests are the chart's", rendered),
     ("Kubernetes' schemas", schemas),
+    ("generated NetworkPolicies", policies),
     ("capabilities are those that the agent requires", capabilities),
     ("Dockerfiles", dockerfiles),
     ("systemd", systemd),
@@ -140,6 +141,14 @@ fn schemas(tools: &Tools) -> Result<()> {
         shell::quiet(Command::new(&tools.validate).arg("--strict").arg(file.path()))?;
     }
     Ok(())
+}
+
+/// The golden file is what `portolan policy generate --for kubernetes` writes: a test of `cli` compares
+/// them.
+fn policies(tools: &Tools) -> Result<()> {
+    let file = "agent/crates/cli/golden/network-policies.yaml";
+    let mut validate = Command::new(&tools.validate);
+    shell::quiet(validate.args(["--strict", file]).current_dir(tree::root()))
 }
 
 /// One table in the code, four files that must agree.
