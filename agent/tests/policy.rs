@@ -24,9 +24,7 @@ fn flow(client: (&str, &str, &str), server: (&str, &str, &str), port: u16, count
 
 /// The file of an agent that observed these flows for an hour.
 fn flows(folder: &Path, flows: &[Value]) -> String {
-    let label = |namespace: &str, name: &str| {
-        json!({"service": name, "service_namespace": namespace, "labels": {"app": name}})
-    };
+    let label = |namespace: &str, name: &str| json!({"service": name, "service_namespace": namespace, "labels": {"app": name}});
     let answer = json!({
         "timestamp": "2026-11-30T02:00:00Z",
         "window": {"since": "2026-11-30T01:00:00Z", "until": "2026-11-30T02:00:00Z", "seconds": 3600.0},
@@ -137,7 +135,8 @@ fn what_is_no_policy_or_no_flows_is_refused_with_the_fix() {
     check("a.nft", "flush ruleset\n", "line 1: only rules that");
     let nothing = folder.path().join("nothing.json");
     fs::write(&nothing, "{}").unwrap();
-    let generate = ["policy", "generate", "--for", "nftables", "--flows", nothing.to_str().unwrap()];
+    let generate =
+        ["policy", "generate", "--for", "nftables", "--flows", nothing.to_str().unwrap()];
     let (code, _, said) = portolan(&generate);
     assert!(code == 1 && said.contains("write it with `portolan policy flows > FILE`"), "{said}");
 }

@@ -14,9 +14,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<SegmentVerdicts> {
     let Loaded { config, .. } = config::load(Some(path), [], &[])?;
     let policy = config.segments;
     if policy.is_empty() {
-        bail!("{}: no segments are declared in it; `portolan segments --help` shows how", path.display());
+        bail!(
+            "{}: no segments are declared in it; `portolan segments --help` shows how",
+            path.display()
+        );
     }
-    Ok(Box::new(move |client, server| {
+    Ok(Box::new(move |client: SegmentEnd<'_>, server: SegmentEnd<'_>| {
         let segment = |end: SegmentEnd<'_>| {
             // How the name was found plays no part in it.
             let service = Service {

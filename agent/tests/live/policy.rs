@@ -33,7 +33,8 @@ fn connect(pair: &Pair, to: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// Packets that the rule with this port has counted: SYNs, because what is established passes before.
 fn counted(pair: &Pair, port: u16) -> u64 {
-    let list = pair.server.command("nft").args(["list", "table", "inet", "portolan_policy"]).output();
+    let list =
+        pair.server.command("nft").args(["list", "table", "inet", "portolan_policy"]).output();
     let text = String::from_utf8(list.expect("starting nft").stdout).expect("text");
     let port = format!("dport {port} counter packets ");
     let found = text.lines().find_map(|line| line.split_once(&port));
@@ -79,7 +80,12 @@ fn a_generated_ruleset_lets_pass_what_was_observed_and_drops_the_rest() {
     agent.eventually(1, connections(other_port, "aborted"));
     // What failed is no reason to allow it.
     let again = portolan(&agent, &generate);
-    assert!(again.contains(&format!("NOT ALLOWED {client} -> {server}:{other_port}: 0 connections and 1 failed")), "{again}");
+    assert!(
+        again.contains(&format!(
+            "NOT ALLOWED {client} -> {server}:{other_port}: 0 connections and 1 failed"
+        )),
+        "{again}"
+    );
 
     // The policy would cut what comes when it is gone, and says so before it does.
     let test = ["policy", "test", path(&file), "--service", server];

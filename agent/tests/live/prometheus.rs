@@ -37,9 +37,8 @@ impl Prometheus {
     fn with(scrape_configs: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("prometheus.yml");
-        let configuration = format!(
-            "global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}"
-        );
+        let configuration =
+            format!("global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}");
         fs::write(&file, configuration).expect("writing a configuration");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, agent::free_port()));
         let mut command = Command::new("prometheus");

@@ -205,9 +205,8 @@ impl From<&Endpoints> for TargetGroups {
     fn from(endpoints: &Endpoints) -> Self {
         let mut groups: BTreeMap<BTreeMap<String, String>, Vec<String>> = BTreeMap::new();
         for one in &endpoints.endpoints {
-            let label = |name: &str, value: &str| {
-                (format!("__meta_portolan_{name}"), value.to_owned())
-            };
+            let label =
+                |name: &str, value: &str| (format!("__meta_portolan_{name}"), value.to_owned());
             let labels = BTreeMap::from([
                 label("service", &one.service),
                 label("namespace", &one.service_namespace),

@@ -19,9 +19,10 @@ use utoipa::openapi::{
 };
 
 use super::{
-    AllocatePorts, AllocatedPorts, Balance, Conflicts, DiscoveryRequest, DiscoveryResponse, Edges, Endpoints, Error, Events, Flows, History, Listeners,
-    Map, Ports, Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role,
-    Segments, Services, Status, TargetGroups, Timeouts, Timestamp, Unregister,
+    AllocatePorts, AllocatedPorts, Balance, Conflicts, DiscoveryRequest, DiscoveryResponse, Edges,
+    Endpoints, Error, Events, Flows, History, Listeners, Map, Ports, Protocol, Register,
+    Registered, Release, Reservations, Reserve, Reserved, Role, Segments, Services, Status,
+    TargetGroups, Timeouts, Timestamp, Unregister,
 };
 
 /// One method of one path.

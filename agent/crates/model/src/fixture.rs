@@ -164,11 +164,8 @@ fn flows() -> FlowsView {
         virtual_service: None,
     };
     let ends = ((Kind::Internet, Source::Internet), (Kind::Container, Source::Container));
-    let all = [
-        of_shop([10, 0, 0, 2], 9, 1),
-        of_shop([10, 0, 0, 3], 3, 2),
-        (from_internet, 5, 0, ends),
-    ];
+    let all =
+        [of_shop([10, 0, 0, 2], 9, 1), of_shop([10, 0, 0, 3], 3, 2), (from_internet, 5, 0, ends)];
     let rows = all.into_iter().map(|(flow, connections, failed, (client, server))| {
         let (first_seconds, last_seconds) = (1_700_000_010, 1_700_000_095);
         (Arc::new(flow), Seen { connections, failed, first_seconds, last_seconds, client, server })

@@ -81,7 +81,8 @@ pub(super) fn answer(flows: Vec<Flow>) -> Flows {
 /// A shop: a client from the internet, a program that was refused, a Service, and three edges that any
 /// policy can express by address.
 pub(super) fn shop() -> Flows {
-    let refused = Flow { connections: 0, failed: 3, ..flow("shop/web@10.0.0.1", "shop/old@10.0.0.9", 81, 0) };
+    let refused =
+        Flow { connections: 0, failed: 3, ..flow("shop/web@10.0.0.1", "shop/old@10.0.0.9", 81, 0) };
     let translated = Flow {
         virtual_service: Some("api".to_owned()),
         virtual_service_namespace: Some("shop".to_owned()),

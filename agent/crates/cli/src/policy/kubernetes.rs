@@ -56,12 +56,8 @@ pub(crate) fn text(observed: &Observed, wanted: &[String]) -> (String, usize) {
             Err(reason) => reason,
         };
         missing += 1;
-        let _ = writeln!(
-            left_out,
-            "# NOT ALLOWED {}: {}",
-            comment(&edge.evidence()),
-            comment(&reason)
-        );
+        let _ =
+            writeln!(left_out, "# NOT ALLOWED {}: {}", comment(&edge.evidence()), comment(&reason));
     }
     let mut text = header(observed, missing);
     text.push_str(&left_out);
@@ -192,7 +188,10 @@ fn peer(evidence: &str, direction: &str, other: &Selected, port: u16) -> String 
 /// Both ends as workloads that policies select; or why not.
 fn ends(edge: &Edge, labels: &Labels<'_>) -> Result<(Selected, Selected), String> {
     if edge.connections == 0 {
-        return Err("no connection was established: attempts that failed are no reason to allow it".to_owned());
+        return Err(
+            "no connection was established: attempts that failed are no reason to allow it"
+                .to_owned(),
+        );
     }
     if let Some(asked) = &edge.asked {
         return Err(format!(
@@ -238,10 +237,10 @@ impl<'a> Labels<'a> {
     fn select(&self, end: &End) -> Result<Selected, String> {
         let Name { namespace, name } = &end.name;
         if !end.is_pod() {
-            return Err(format!("{} is no workload of Kubernetes that pods are known of", end.name));
+            return Err(format!("{} is not a workload of Kubernetes", end.name));
         }
         if !is_dns_label(namespace) {
-            return Err(format!("\"{namespace}\" is no name of a namespace"));
+            return Err(format!("\"{namespace}\" is not the name of a namespace"));
         }
         let labels = self.observed.labels.get(&end.name);
         let found = self.keys.iter().find_map(|key| {

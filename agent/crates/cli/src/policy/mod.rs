@@ -3,6 +3,7 @@
 //! The commands read the flows of one agent, or those that `--save` wrote at several; they apply
 //! nothing. What a format cannot express is said in the file and on standard error, never guessed.
 
+mod answer;
 #[cfg(test)]
 mod fixture;
 mod kubernetes;
@@ -195,7 +196,7 @@ fn read_text(path: &Path) -> anyhow::Result<String> {
         .read_to_string(&mut text)
         .with_context(|| format!("reading {shown}"))?;
     if text.len() as u64 > MOST_BYTES {
-        bail!("{shown} is larger than {} MiB; that is no file of this command", MOST_BYTES >> 20);
+        bail!("{shown} is larger than {} MiB; this command writes no such files", MOST_BYTES >> 20);
     }
     Ok(text)
 }

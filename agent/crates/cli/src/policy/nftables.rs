@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use api_types::Kind;
 
 use super::observed::{Edge, End, Observed};
-use crate::quote::comment;
 use super::verdict::{Judge, Verdict};
+use crate::quote::comment;
 
 /// The table; the file replaces it as a whole.
 pub(crate) const TABLE: &str = "inet portolan_policy";
@@ -64,7 +64,9 @@ pub(crate) struct Ruleset(Vec<Rule>);
 fn reason(edge: &Edge) -> Option<&'static str> {
     let is_unknown = |end: &End| end.addresses.is_empty();
     if edge.connections == 0 {
-        return Some("no connection was established: attempts that failed are no reason to allow it");
+        return Some(
+            "no connection was established: attempts that failed are no reason to allow it",
+        );
     }
     if edge.asked.is_some() {
         return Some(
@@ -268,7 +270,8 @@ pub(crate) fn read(text: &str) -> Result<Ruleset, String> {
 fn is_dns(line: &str) -> bool {
     let rule = line.strip_suffix("meta l4proto { tcp, udp } th dport 53 accept");
     rule.is_some_and(|servers| {
-        let list = ["ip daddr { ", "ip6 daddr { "].iter().find_map(|begin| servers.strip_prefix(begin));
+        let list =
+            ["ip daddr { ", "ip6 daddr { "].iter().find_map(|begin| servers.strip_prefix(begin));
         let list = list.and_then(|list| list.strip_suffix(" } "));
         servers.is_empty()
             || list.is_some_and(|list| list.split(", ").all(|one| one.parse::<IpAddr>().is_ok()))

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use super::answer::Answer;
 use super::kubernetes::NAMESPACE_LABEL;
 use super::observed::{Edge, End, Name};
 use super::verdict::{Judge, Verdict};
@@ -141,14 +142,6 @@ enum PortName {
     Name(#[expect(dead_code, reason = "no port is known by its name")] String),
 }
 
-/// An answer that may not be known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Yes,
-    No,
-    Unknown,
-}
-
 /// Reads the documents of a file; `labels` are those that the agent knows.
 pub(crate) fn read(
     text: &str,
@@ -156,9 +149,8 @@ pub(crate) fn read(
 ) -> Result<Policies, String> {
     let mut policies = Vec::new();
     for (first_line, document) in documents(text) {
-        let wrong = |(line, problem): (usize, String)| {
-            format!("line {}: {problem}", first_line + line - 1)
-        };
+        let wrong =
+            |(line, problem): (usize, String)| format!("line {}: {problem}", first_line + line - 1);
         let Kind { kind } = notation::yaml::read(&document).map_err(wrong)?;
         match kind.as_str() {
             "NetworkPolicy" => policies.push(notation::yaml::read(&document).map_err(wrong)?),
@@ -176,9 +168,11 @@ pub(crate) fn read(
             return Err(format!("more than {MOST} policies; split the file"));
         }
     }
-    let other = policies.iter().find(|policy| policy.kind.as_deref().is_some_and(|kind| kind != "NetworkPolicy"));
+    let other = policies
+        .iter()
+        .find(|policy| policy.kind.as_deref().is_some_and(|kind| kind != "NetworkPolicy"));
     if let Some(Policy { metadata, .. }) = other {
-        return Err(format!("{} in the list is no NetworkPolicy", metadata.name));
+        return Err(format!("{} in the list is not a NetworkPolicy", metadata.name));
     }
     if policies.is_empty() {
         return Err("there is no NetworkPolicy in it".to_owned());
@@ -190,7 +184,9 @@ pub(crate) fn read(
 fn documents(text: &str) -> Vec<(usize, String)> {
     let mut documents = vec![(1, String::new())];
     for (number, line) in text.lines().enumerate() {
-        if let Some(rest) = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(' ')) {
+        if let Some(rest) =
+            line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with(' '))
+        {
             // A document may begin on the line of its marker.
             documents.push((number + 1, format!("{rest}\n")));
         } else if let Some((_, document)) = documents.last_mut() {
@@ -246,7 +242,7 @@ impl Policies {
         match (isolated, admitted) {
             (Answer::No, _) | (_, Answer::Yes) => Verdict::Allowed,
             (Answer::Yes, Answer::No) => Verdict::Cut(format!(
-                "{side} {}: {} allow it not",
+                "{side} {}: no rule of {} allows it",
                 subject.name,
                 by.join(", ")
             )),
@@ -305,10 +301,14 @@ impl Policy {
         let Spec { ingress, egress, .. } = &self.spec;
         if is_ingress {
             let rules = ingress.iter().flatten();
-            rules.map(|rule| one(rule.from.as_deref(), rule.ports.as_deref())).fold(Answer::No, Answer::or)
+            rules
+                .map(|rule| one(rule.from.as_deref(), rule.ports.as_deref()))
+                .fold(Answer::No, Answer::or)
         } else {
             let rules = egress.iter().flatten();
-            rules.map(|rule| one(rule.to.as_deref(), rule.ports.as_deref())).fold(Answer::No, Answer::or)
+            rules
+                .map(|rule| one(rule.to.as_deref(), rule.ports.as_deref()))
+                .fold(Answer::No, Answer::or)
         }
     }
 }
@@ -369,18 +369,20 @@ impl Selector {
     fn fits(&self, labels: Option<&BTreeMap<String, String>>) -> Answer {
         let value = |key: &str| labels.and_then(|labels| labels.get(key));
         let is = |known: bool| if known { Answer::Yes } else { Answer::No };
-        let wanted = self.match_labels.iter().map(|(key, wanted)| {
-            value(key).map_or(Answer::Unknown, |value| is(value == wanted))
-        });
-        let expressions = self.match_expressions.iter().map(|Expression { key, operator, values }| {
-            match (operator, value(key)) {
-                (_, None) => Answer::Unknown,
-                (Operator::In, Some(value)) => is(values.contains(value)),
-                (Operator::NotIn, Some(value)) => is(!values.contains(value)),
-                (Operator::Exists, Some(_)) => Answer::Yes,
-                (Operator::DoesNotExist, Some(_)) => Answer::No,
-            }
-        });
+        let wanted = self
+            .match_labels
+            .iter()
+            .map(|(key, wanted)| value(key).map_or(Answer::Unknown, |value| is(value == wanted)));
+        let expressions =
+            self.match_expressions.iter().map(|Expression { key, operator, values }| {
+                match (operator, value(key)) {
+                    (_, None) => Answer::Unknown,
+                    (Operator::In, Some(value)) => is(values.contains(value)),
+                    (Operator::NotIn, Some(value)) => is(!values.contains(value)),
+                    (Operator::Exists, Some(_)) => Answer::Yes,
+                    (Operator::DoesNotExist, Some(_)) => Answer::No,
+                }
+            });
         wanted.chain(expressions).fold(Answer::Yes, Answer::and)
     }
 }
@@ -400,26 +402,6 @@ impl Port {
                 let last = last.unwrap_or(*first);
                 if (*first..=last).contains(&edge.port) { Answer::Yes } else { Answer::No }
             }
-        }
-    }
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::No, _) | (_, Self::No) => Self::No,
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            (Self::Yes, Self::Yes) => Self::Yes,
-        }
-    }
-
-    fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
-            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
-            (Self::No, Self::No) => Self::No,
         }
     }
 }

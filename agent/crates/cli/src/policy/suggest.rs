@@ -68,9 +68,9 @@ pub(crate) fn text(observed: &Observed, by: By) -> anyhow::Result<String> {
         let _ = writeln!(text, "# {}", comment(&gap));
     }
     text.push_str("\n[segments]\nallow = [\n");
-    let inner = between.iter().filter(|((client, server), _)| {
-        client != server && client != OUTSIDE && server != OUTSIDE
-    });
+    let inner = between
+        .iter()
+        .filter(|((client, server), _)| client != server && client != OUTSIDE && server != OUTSIDE);
     for ((client, server), edges) in inner {
         evidence(&mut text, edges);
         let _ = writeln!(text, "  {},", string(&format!("{client} -> {server}")));
@@ -141,8 +141,10 @@ impl<'a> Suggestion<'a> {
     fn of(observed: &'a Observed, by: By) -> Self {
         let connected = || observed.edges.iter().filter(|edge| edge.connections > 0);
         let ends = connected().flat_map(|edge| [&edge.client, &edge.server]);
-        let named: BTreeSet<&Name> =
-            ends.filter(|end| end.is_service() && is_member(&end.name)).map(|end| &end.name).collect();
+        let named: BTreeSet<&Name> = ends
+            .filter(|end| end.is_service() && is_member(&end.name))
+            .map(|end| &end.name)
+            .collect();
         let mut segments: BTreeMap<String, Members> = BTreeMap::new();
         let mut names: BTreeMap<&Name, String> = BTreeMap::new();
         let mut taken = BTreeMap::new();
@@ -161,9 +163,8 @@ impl<'a> Suggestion<'a> {
         own_names(&mut segments, &names);
         let mut between: BTreeMap<_, Vec<&Edge>> = BTreeMap::new();
         for edge in connected() {
-            let of = |end: &End| {
-                names.get(&end.name).cloned().unwrap_or_else(|| OUTSIDE.to_owned())
-            };
+            let of =
+                |end: &End| names.get(&end.name).cloned().unwrap_or_else(|| OUTSIDE.to_owned());
             between.entry((of(&edge.client), of(&edge.server))).or_default().push(edge);
         }
         Self { segments, between }
@@ -191,11 +192,7 @@ fn is_member(Name { namespace, name }: &Name) -> bool {
 }
 
 /// A name for the segment of a namespace or a service, which no other one has.
-fn free(
-    taken: &mut BTreeMap<String, (bool, String)>,
-    whole: &str,
-    is_namespace: bool,
-) -> String {
+fn free(taken: &mut BTreeMap<String, (bool, String)>, whole: &str, is_namespace: bool) -> String {
     let base = label(whole, 48);
     let is_reserved = |name: &str| matches!(name, OUTSIDE | "allow" | "deny");
     for number in 1.. {

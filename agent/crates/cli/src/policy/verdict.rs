@@ -123,7 +123,8 @@ fn judge(
             let text = read_text(file)?;
             if !text.lines().any(|line| line.trim_start().starts_with("kind:")) {
                 // The agent's configuration may be YAML too.
-                let verdicts = segments(file).context("it is no NetworkPolicy, so segments are expected");
+                let verdicts =
+                    segments(file).context("it is no NetworkPolicy, so segments are expected");
                 return Ok(Box::new(Segments(verdicts?)));
             }
             Box::new(selectors::read(&text, observed.labels.clone()).map_err(wrong)?)
@@ -170,8 +171,7 @@ fn text(trial: &Trial, observed: &Observed, room: Option<usize>) -> String {
     let cut = trial.cut.iter().map(|judged| row("cut", judged));
     let rows: Vec<_> =
         cut.chain(trial.undecided.iter().map(|judged| row("undecided", judged))).collect();
-    let table =
-        if rows.is_empty() { String::new() } else { table::render(COLUMNS, &rows, room) };
+    let table = if rows.is_empty() { String::new() } else { table::render(COLUMNS, &rows, room) };
     let Trial { allowed_connections, cut_connections, undecided_connections, .. } = *trial;
     let mut text = format!(
         "{table}{} would be cut, {} allowed, {} undecided; observed {}\n",

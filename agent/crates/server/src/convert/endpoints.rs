@@ -73,8 +73,8 @@ pub fn endpoints(snapshot: &Snapshot, query: &EndpointQuery) -> Endpoints {
     }
     let health = health(snapshot);
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let endpoints = all.into_iter().map(|((name, at), Found { kind, source, by })| {
-        ServiceEndpoint {
+    let endpoints =
+        all.into_iter().map(|((name, at), Found { kind, source, by })| ServiceEndpoint {
             service: name.name.to_string(),
             service_namespace: name.namespace.to_string(),
             kind: kind.to_api(),
@@ -83,8 +83,7 @@ pub fn endpoints(snapshot: &Snapshot, query: &EndpointQuery) -> Endpoints {
             port: at.port(),
             found_by: by,
             health: health.get(&at).copied().unwrap_or(EndpointHealth::Unknown),
-        }
-    });
+        });
     Endpoints {
         timestamp,
         window: Window::before(timestamp, query.seconds as f64),

@@ -14,11 +14,8 @@ use super::{ToApi, whole_seconds};
 /// The response: the flows with an end that is `wanted`.
 pub fn flows(snapshot: &Snapshot, wanted: impl Fn(&ServiceName) -> bool) -> Flows {
     let view = &snapshot.related.flows;
-    let mut rows: Vec<&(Arc<flows::Flow>, flows::Seen)> = view
-        .rows
-        .iter()
-        .filter(|(flow, _)| wanted(&flow.client) || wanted(&flow.server))
-        .collect();
+    let mut rows: Vec<&(Arc<flows::Flow>, flows::Seen)> =
+        view.rows.iter().filter(|(flow, _)| wanted(&flow.client) || wanted(&flow.server)).collect();
     rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     let ends: BTreeSet<&ServiceName> =
         rows.iter().flat_map(|(flow, _)| [&flow.client, &flow.server]).collect();

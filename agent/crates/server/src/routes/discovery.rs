@@ -89,7 +89,8 @@ async fn find(api: &Api, query: EndpointQuery) -> Result<Endpoints, Failure> {
 
 impl Wanted {
     fn read(asked: Asked) -> Result<EndpointQuery, Failure> {
-        let known = "service=NAME or service=NAME,NAME, port=N, window=DURATION like 1h, loopback=true";
+        let known =
+            "service=NAME or service=NAME,NAME, port=N, window=DURATION like 1h, loopback=true";
         let Query(wanted) = asked.map_err(|rejection| Failure::query(&rejection, known))?;
         wanted.query()
     }

@@ -69,8 +69,7 @@ async fn flows(
     wanted: Result<Query<Ends>, QueryRejection>,
 ) -> Result<Json<Flows>, Failure> {
     let known = "service=NAME or service=NAME,NAME; numbers are since the agent started";
-    let Query(Ends { service }) =
-        wanted.map_err(|rejection| Failure::query(&rejection, known))?;
+    let Query(Ends { service }) = wanted.map_err(|rejection| Failure::query(&rejection, known))?;
     let services = names(&service);
     let snapshot = api.source.fresh().await?;
     let is_wanted = |end: &ServiceName| {

@@ -98,14 +98,16 @@ async fn envoy_is_told_the_endpoints_of_the_clusters_it_asks_for() {
         (status, String::from_utf8(body.to_vec()).expect("text"))
     };
     // As Envoy writes it, with more than names.
-    let request = r#"{"node": {"id": "a"}, "resourceNames": ["postgres:5432", "nothing"], "typeUrl": "x"}"#;
+    let request =
+        r#"{"node": {"id": "a"}, "resourceNames": ["postgres:5432", "nothing"], "typeUrl": "x"}"#;
     let (status, body) = post(request.to_owned()).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let answer: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(answer["resources"].as_array().map(Vec::len), Some(1), "{body}");
     let cluster = &answer["resources"][0];
     assert_eq!(cluster["cluster_name"], "postgres:5432");
-    let first = &cluster["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
+    let first =
+        &cluster["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
     assert_eq!((&first["address"], &first["port_value"]), (&"10.0.0.2".into(), &5432.into()));
     assert_eq!(post("{".to_owned()).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(post(" ".repeat(300_000)).await.0, StatusCode::PAYLOAD_TOO_LARGE);

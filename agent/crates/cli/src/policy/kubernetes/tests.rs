@@ -63,7 +63,10 @@ fn who_shares_a_label_is_named() {
         labels.labels.insert("app".to_owned(), "all".to_owned());
     }
     let (text, _) = text(&Observed::of(&[flows], None), &[]);
-    assert!(text.contains("# This label selects shop/web too: what one may do, both may."), "{text}");
+    assert!(
+        text.contains("# This label selects shop/web too: what one may do, both may."),
+        "{text}"
+    );
 }
 
 proptest! {

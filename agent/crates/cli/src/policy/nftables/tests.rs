@@ -17,12 +17,17 @@ fn rules_allow_what_was_observed_and_say_what_they_cannot() {
     rule("ip saddr { 10.0.0.1 } ip daddr { 10.0.0.2, 10.0.0.3 } tcp dport 8080 counter accept");
     // One family at a time: the client's IPv4 address has no rule with the server's IPv6 one.
     rule("ip6 saddr { fd00::2 } ip6 daddr { fd00::5 } tcp dport 5432 counter accept");
-    rule("# shop/web -> shop/api:8080: 42 connections, 2027-01-15T07:10:00Z to 2027-01-15T07:59:00Z");
+    rule(
+        "# shop/web -> shop/api:8080: 42 connections, 2027-01-15T07:10:00Z to 2027-01-15T07:59:00Z",
+    );
     rule("# to allow it from everywhere: ip daddr { 10.0.0.1 } tcp dport 443 counter accept");
     for (reason, edge) in [
         ("clients from the internet have no addresses here", "internet -> shop/web:443"),
         ("the server is a name from DNS, whose addresses change", "pay.example:443"),
-        ("attempts that failed are no reason to allow it", "shop/old:81: 0 connections and 3 failed"),
+        (
+            "attempts that failed are no reason to allow it",
+            "shop/old:81: 0 connections and 3 failed",
+        ),
         ("were translated on the way", "shop/web -> shop/api:80: 7 connections"),
     ] {
         let line = text.lines().find(|line| line.contains("NOT ALLOWED ") && line.contains(edge));
@@ -34,7 +39,9 @@ fn rules_allow_what_was_observed_and_say_what_they_cannot() {
 #[test]
 fn what_is_written_is_read_and_decides_as_it_says() {
     let (text, _) = text(&observed(), &BTreeSet::from(["10.0.0.53".parse().expect("an address")]));
-    assert!(text.contains("    ip daddr { 10.0.0.53 } meta l4proto { tcp, udp } th dport 53 accept\n"));
+    assert!(
+        text.contains("    ip daddr { 10.0.0.53 } meta l4proto { tcp, udp } th dport 53 accept\n")
+    );
     let rules = read(&text).expect("ours");
     assert_eq!(verdict(&rules, "shop/web@10.0.0.1", "shop/api@10.0.0.3", 8080), Verdict::Allowed);
     assert_eq!(verdict(&rules, "cron@127.0.0.1", "mail@127.0.0.1", 25), Verdict::Allowed);

@@ -25,7 +25,11 @@ fn policies_mean_what_kubernetes_takes_them_for() {
     const API: &str = "shop/api@10.0.0.2";
     const DB: &str = "data/db@10.1.0.5";
     let check = |spec: &str, client: &str, server: &str, expected: &str| {
-        assert_eq!(verdict(&policy(spec), client, server, 8080), expected, "{spec}\n{client} {server}");
+        assert_eq!(
+            verdict(&policy(spec), client, server, 8080),
+            expected,
+            "{spec}\n{client} {server}"
+        );
     };
     // Nothing selected: everything is allowed.
     check("podSelector: {matchLabels: {app: other}}", WEB, API, "allowed");
@@ -46,8 +50,18 @@ fn policies_mean_what_kubernetes_takes_them_for() {
     check(named, WEB, API, "cut");
     // Labels that the agent does not export decide nothing.
     check("podSelector: {matchLabels: {tier: x}}", WEB, API, "undecided");
-    check("podSelector: {}\ningress: [{from: [{podSelector: {matchLabels: {tier: x}}}]}]", WEB, API, "undecided");
-    check("podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [api]}]}", WEB, API, "allowed");
+    check(
+        "podSelector: {}\ningress: [{from: [{podSelector: {matchLabels: {tier: x}}}]}]",
+        WEB,
+        API,
+        "undecided",
+    );
+    check(
+        "podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [api]}]}",
+        WEB,
+        API,
+        "allowed",
+    );
     check("podSelector: {matchExpressions: [{key: app, operator: Exists}]}", WEB, API, "cut");
     // Networks.
     let block = "podSelector: {}\ningress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.1/32]}}]}]";
@@ -66,7 +80,12 @@ fn policies_mean_what_kubernetes_takes_them_for() {
         check(&format!("podSelector: {{}}\ningress: [{{ports: [{ports}]}}]"), WEB, API, expected);
     }
     // Programs outside of Kubernetes are not selected.
-    check("podSelector: {}\npolicyTypes: [Ingress, Egress]", "cron@10.0.0.8", "mail@10.0.0.9", "allowed");
+    check(
+        "podSelector: {}\npolicyTypes: [Ingress, Egress]",
+        "cron@10.0.0.8",
+        "mail@10.0.0.9",
+        "allowed",
+    );
 }
 
 #[test]
@@ -76,8 +95,9 @@ fn errors_name_the_line_of_the_file() {
     assert!(error("").contains("no NetworkPolicy"));
     let other = format!("{fine}---\nkind: Service\n");
     assert!(error(&other).starts_with("line 5: \"Service\" cannot be tested"), "{}", error(&other));
-    let wrong = format!("{fine}---\nkind: NetworkPolicy\nmetadata: {{name: x}}\nspec: {{ingres: []}}\n");
+    let wrong =
+        format!("{fine}---\nkind: NetworkPolicy\nmetadata: {{name: x}}\nspec: {{ingres: []}}\n");
     assert!(error(&wrong).starts_with("line 8: unknown key `ingres`"), "{}", error(&wrong));
     let list = "kind: List\nitems:\n- kind: Pod\n  metadata: {name: x}\n  spec: {}\n";
-    assert!(error(list).contains("x in the list is no NetworkPolicy"), "{}", error(list));
+    assert!(error(list).contains("x in the list is not a NetworkPolicy"), "{}", error(list));
 }

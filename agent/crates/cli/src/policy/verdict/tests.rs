@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::policy::fixture::{flow, shop};
-use api_types::Flow;
 use crate::policy::nftables;
+use api_types::Flow;
 use std::collections::BTreeSet;
 
 fn observed(flows: &Flows) -> Observed {
@@ -23,7 +23,10 @@ fn a_policy_made_from_a_window_cuts_what_came_later() {
     let cut: Vec<_> =
         trial.cut.iter().map(|one| (one.server.as_str(), one.port, one.connections)).collect();
     // The twelve are of an IPv4 client at an IPv6 server, for which there is no rule.
-    assert_eq!(cut, [("web", 443, 1200), ("db", 5432, 12), ("db", 5432, 9), ("pay.example", 443, 5)]);
+    assert_eq!(
+        cut,
+        [("web", 443, 1200), ("db", 5432, 12), ("db", 5432, 9), ("pay.example", 443, 5)]
+    );
     assert_eq!(trial.allowed_connections, 40 + 2 + 3 + 1);
     assert_eq!(trial.undecided.len(), 1, "behind a Service: {:?}", trial.undecided);
     let text = text(&trial, &rows, None);
@@ -44,4 +47,3 @@ fn a_window_takes_only_flows_that_were_used_in_it() {
     assert_eq!(merged.edges.len(), 1);
     assert!(merged.window().ends_with("(30 s)"), "{}", merged.window());
 }
-
