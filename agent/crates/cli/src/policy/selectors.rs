@@ -2,6 +2,8 @@
 //!
 //! The agent knows some labels of some pods. Where an answer hangs on a label that it does not know,
 //! or on what was not observed, there is none: an edge is then neither allowed nor cut.
+//!
+//! Long because it has all fields of a NetworkPolicy.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
