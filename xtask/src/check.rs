@@ -15,17 +15,18 @@ use anyhow::{Result, bail};
 use portolan_kit::{build, python, setup, shell, tree};
 use serde_json::Value;
 
-use crate::{aarch64, reproducible, tidy};
+use crate::{aarch64, page, reproducible, tidy};
 
 type Step = fn() -> Result<()>;
 
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("format", format),
     ("clippy", clippy),
     ("clippy without each source of names", without_each_source),
     ("clippy for the kernel programs", kernel_clippy),
     ("types for aarch64", aarch64::aarch64),
     ("the kernel object, built elsewhere", reproducible::reproducible),
+    ("the page's script", page::is_current),
     ("tidy", tidy::tidy),
     ("licences, bans, sources", deny),
 ];

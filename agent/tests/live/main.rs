@@ -92,6 +92,7 @@ mod notes;
 mod open_connections;
 mod otlp;
 mod package;
+mod page;
 mod phases;
 mod policy;
 mod privileges;

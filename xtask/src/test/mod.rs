@@ -30,7 +30,7 @@ use portolan_kit::report::Report;
 use portolan_kit::{setup, shell, tree};
 
 use crate::tool::Tool;
-use crate::{deploy, package};
+use crate::{deploy, package, page};
 use watch::{End, watch};
 
 /// More failed live tests than this are not retried: the change broke something.
@@ -60,6 +60,9 @@ pub fn test(args: &Args) -> Result<()> {
     }
     setup::setup()?;
     needs::install()?;
+    if let Err(error) = page::tools() {
+        println!("the test of the page in a browser is skipped: {error:#}");
+    }
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
