@@ -2,7 +2,7 @@
 //!
 //! The conversions are here because the server and `portolan services export` use them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -162,14 +162,32 @@ impl ServiceEndpoint {
         SocketAddr::new(self.address, self.port)
     }
 
-    /// Whether this is an endpoint of a cluster: `NAME` or `NAMESPACE/NAME`, with `:PORT` or without.
-    fn is_of(&self, cluster: &str) -> bool {
-        let full = format!("{}/{}", self.service_namespace, self.service);
-        let port = format!(":{}", self.port);
-        [self.service.as_str(), full.as_str()].into_iter().any(|name| {
-            let rest = cluster.strip_prefix(name);
-            rest.is_some_and(|rest| rest.is_empty() || rest == port)
-        })
+    /// Namespace and name, by which it is one service.
+    fn identity(&self) -> (&str, &str) {
+        (&self.service_namespace, &self.service)
+    }
+
+    /// The name of the cluster that has it: `NAME` or `NAMESPACE/NAME`, and the port.
+    fn cluster(&self) -> String {
+        format!("{}:{}", self.full_name(), self.port)
+    }
+
+    fn full_name(&self) -> String {
+        match self.service_namespace.as_str() {
+            "" => self.service.clone(),
+            namespace => format!("{namespace}/{}", self.service),
+        }
+    }
+
+    /// Every name of a cluster that means it: without its namespace, and without its port, too.
+    fn clusters(&self) -> BTreeSet<String> {
+        let full = self.full_name();
+        BTreeSet::from([
+            self.service.clone(),
+            format!("{}:{}", self.service, self.port),
+            format!("{full}:{}", self.port),
+            full,
+        ])
     }
 }
 
@@ -225,31 +243,30 @@ impl From<&Endpoints> for TargetGroups {
 
 impl DiscoveryResponse {
     /// The clusters that were asked for; without any, each service with each of its ports. A name that
-    /// several namespaces have is no cluster: nothing is said of it.
+    /// several services have is no cluster: nothing is said of it.
     pub fn new(endpoints: &Endpoints, wanted: &[String]) -> Self {
         let all = &endpoints.endpoints;
-        let each = || {
-            let name = |one: &ServiceEndpoint| match one.service_namespace.as_str() {
-                "" => format!("{}:{}", one.service, one.port),
-                namespace => format!("{namespace}/{}:{}", one.service, one.port),
-            };
-            let mut names: Vec<String> = all.iter().map(name).collect();
-            names.sort_unstable();
-            names.dedup();
-            names
+        let mut by_cluster: HashMap<String, Vec<&ServiceEndpoint>> = HashMap::new();
+        for one in all {
+            for cluster in one.clusters() {
+                by_cluster.entry(cluster).or_default().push(one);
+            }
+        }
+        // Each once, or a request that repeats a name would make a long answer.
+        let names: BTreeSet<String> = if wanted.is_empty() {
+            all.iter().map(ServiceEndpoint::cluster).collect()
+        } else {
+            wanted.iter().cloned().collect()
         };
-        let names = if wanted.is_empty() { each() } else { wanted.to_vec() };
-        let resources: Vec<_> =
-            names.into_iter().filter_map(|name| assignment(all, name)).collect();
+        let resource = |name: String| assignment(by_cluster.get(&name)?, name);
+        let resources: Vec<_> = names.into_iter().filter_map(resource).collect();
         Self { version_info: version(&resources), type_url: ASSIGNMENT.to_owned(), resources }
     }
 }
 
-fn assignment(all: &[ServiceEndpoint], cluster_name: String) -> Option<ClusterLoadAssignment> {
-    let found: Vec<_> = all.iter().filter(|one| one.is_of(&cluster_name)).collect();
+fn assignment(found: &[&ServiceEndpoint], cluster_name: String) -> Option<ClusterLoadAssignment> {
     let first = found.first()?;
-    let same = |one: &&ServiceEndpoint| one.service_namespace == first.service_namespace;
-    let is_one = found.iter().all(same);
+    let is_one = found.iter().all(|one| one.identity() == first.identity());
     let lb_endpoints = found.iter().map(|one| LbEndpoint {
         health_status: match one.health {
             EndpointHealth::Failing => "UNHEALTHY",
@@ -340,6 +357,23 @@ mod tests {
         check("db", None);
         check("db:5432", None);
         assert_eq!(DiscoveryResponse::new(&endpoints(), &[]).resources.len(), 4);
+    }
+
+    #[test]
+    fn no_name_of_a_service_takes_over_the_cluster_of_another_one() {
+        let mut endpoints = endpoints();
+        endpoints.endpoints.push(endpoint("api:80", "10.6.6.6", 6666));
+        let asked = |name: &str| DiscoveryResponse::new(&endpoints, &[name.to_owned()]).resources;
+        // It could be either.
+        assert_eq!(asked("api:80"), []);
+        assert_eq!(asked("api").len(), 1);
+        assert_eq!(asked("api:80:6666").len(), 1);
+    }
+
+    #[test]
+    fn a_cluster_that_is_asked_for_twice_is_answered_once() {
+        let twice = vec!["api:80".to_owned(); 2];
+        assert_eq!(DiscoveryResponse::new(&endpoints(), &twice).resources.len(), 1);
     }
 
     #[test]

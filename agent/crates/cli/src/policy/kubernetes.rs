@@ -17,6 +17,9 @@ pub(crate) const USUAL_LABELS: [&str; 3] = ["app.kubernetes.io/name", "app", "k8
 /// The label that every namespace has of itself.
 pub(super) const NAMESPACE_LABEL: &str = "kubernetes.io/metadata.name";
 
+/// The name of the policy that denies, after `portolan-`.
+const DEFAULT: &str = "default";
+
 /// A workload that a policy can select.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Selected {
@@ -64,16 +67,24 @@ pub(crate) fn text(observed: &Observed, wanted: &[String]) -> (String, usize) {
     for namespace in namespaces.iter().filter(|namespace| is_dns_label(namespace)) {
         text.push_str(&defaults(namespace));
     }
-    let mut names = BTreeMap::<(String, String), u32>::new();
+    let mut names = BTreeSet::new();
     for (selected, rules) in &all {
-        let base = label(&selected.name, 50);
-        let number = names.entry((selected.namespace.clone(), base.clone())).or_default();
-        *number += 1;
-        let name = if *number == 1 { base } else { format!("{base}-{number}") };
+        let name = free_name(&mut names, selected);
         let also = labels.others(selected);
         text.push_str(&policy(selected, &name, &also, rules));
     }
     (text, missing)
+}
+
+/// The name of a policy that no other one of the namespace has: one that is applied later would replace
+/// it, the default deny first of all.
+fn free_name(taken: &mut BTreeSet<(String, String)>, selected: &Selected) -> String {
+    let base = label(&selected.name, 50);
+    let numbered = (2_u32..).map(|number| format!("{base}-{number}"));
+    let mut names = std::iter::once(base.clone()).chain(numbered);
+    let is_free =
+        |name: &String| name != DEFAULT && taken.insert((selected.namespace.clone(), name.clone()));
+    names.find(is_free).unwrap_or(base)
 }
 
 fn header(observed: &Observed, missing: usize) -> String {
@@ -105,7 +116,7 @@ fn defaults(namespace: &str) -> String {
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
-  name: portolan-default
+  name: portolan-{DEFAULT}
   namespace: {quoted}
 spec:
   podSelector: {{}}

@@ -19,7 +19,9 @@ use crate::convert::{self, EndpointQuery};
 
 /// Observed endpoints had traffic in this time, unless another one is asked for.
 const USUAL_WINDOW: Duration = Duration::from_secs(3600);
-/// A request of Envoy at most: the names of a thousand clusters fit.
+/// Clusters that Envoy may ask for at once.
+const CLUSTERS: usize = 1000;
+/// A request of Envoy at most: the names of so many clusters fit.
 const BODY_BYTES: usize = 256 * 1024;
 
 pub(super) fn readable() -> [Route; 4] {
@@ -76,8 +78,13 @@ async fn discovery(
         let why = format!("cannot read the request: {error}; send a DiscoveryRequest in JSON");
         Failure(StatusCode::BAD_REQUEST, why)
     })?;
+    let names = request.resource_names;
+    if names.len() > CLUSTERS {
+        let why = format!("{} clusters are too many; ask for {CLUSTERS} at once", names.len());
+        return Err(Failure(StatusCode::BAD_REQUEST, why));
+    }
     let found = find(&api, Wanted::default().query()?).await?;
-    Ok(Json(DiscoveryResponse::new(&found, &request.resource_names)))
+    Ok(Json(DiscoveryResponse::new(&found, &names)))
 }
 
 async fn find(api: &Api, query: EndpointQuery) -> Result<Endpoints, Failure> {

@@ -110,6 +110,8 @@ async fn envoy_is_told_the_endpoints_of_the_clusters_it_asks_for() {
         &cluster["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
     assert_eq!((&first["address"], &first["port_value"]), (&"10.0.0.2".into(), &5432.into()));
     assert_eq!(post("{".to_owned()).await.0, StatusCode::BAD_REQUEST);
+    let many = serde_json::json!({ "resource_names": vec!["a"; 1001] });
+    assert_eq!(post(many.to_string()).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(post(" ".repeat(300_000)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
