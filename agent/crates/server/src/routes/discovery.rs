@@ -8,11 +8,13 @@ use std::time::Duration;
 use api_types::{DiscoveryRequest, DiscoveryResponse, Endpoints, TargetGroups};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Query, Request, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::{Api, Failure, Route};
 use crate::convert::{self, EndpointQuery};
@@ -21,8 +23,12 @@ use crate::convert::{self, EndpointQuery};
 const USUAL_WINDOW: Duration = Duration::from_secs(3600);
 /// Clusters that Envoy may ask for at once.
 const CLUSTERS: usize = 1000;
-/// A request of Envoy at most: the names of so many clusters fit.
+/// A request of Envoy at most: the names of so many clusters fit, and the extensions that it lists.
 const BODY_BYTES: usize = 256 * 1024;
+/// So many requests of Envoy are read at once: together they take four megabytes.
+static READ_AT_ONCE: Semaphore = Semaphore::const_new(16);
+/// Timeout of the body of a request.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn readable() -> [Route; 4] {
     let limit = DefaultBodyLimit::max(BODY_BYTES);
@@ -68,11 +74,19 @@ async fn envoy(State(api): State<Api>, asked: Asked) -> Result<Json<DiscoveryRes
 
 async fn discovery(
     State(api): State<Api>,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Json<DiscoveryResponse>, Failure> {
+    let Ok(_permit) = READ_AT_ONCE.try_acquire() else {
+        let why = "other requests of this kind are being read; ask again in a moment";
+        return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, why.to_owned()));
+    };
+    let body = timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await.map_err(|_late| {
+        let why = format!("the request took longer than {} s to arrive", BODY_TIMEOUT.as_secs());
+        Failure(StatusCode::REQUEST_TIMEOUT, why)
+    })?;
     let body = body.map_err(|rejection| {
         let why = format!("cannot read the request: {rejection}; it may have {BODY_BYTES} bytes");
-        Failure(StatusCode::PAYLOAD_TOO_LARGE, why)
+        Failure(rejection.status(), why)
     })?;
     let request: DiscoveryRequest = serde_json::from_slice(&body).map_err(|error| {
         let why = format!("cannot read the request: {error}; send a DiscoveryRequest in JSON");
