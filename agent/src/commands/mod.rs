@@ -10,6 +10,7 @@ mod log;
 mod manual;
 mod overrides;
 mod privileges;
+mod segments;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ Examples:
   portolan map                                     service graph of the last minute, as a tree
   portolan balance                                 is load spread evenly over backends?
   portolan segments violations                     connections that the segment rules do not allow
+  portolan policy generate --for nftables          a default deny with what was observed
   portolan check                                   what is wrong on this host, and how to fix it
   portolan status                                  what the agent sees, what it cannot see, what it dropped
   portolan status --url https://node7:10062 --ca-file ca.pem --user ann --password-file pw
@@ -99,7 +101,7 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Ask(command) => command.run(),
+        Command::Ask(command) => command.run(segments::read),
         #[cfg(feature = "top")]
         Command::Top(arguments) => tui::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments, start).map(done),

@@ -1,4 +1,4 @@
-//! What follows from what edges did: relations (balance, map) and violations of segments.
+//! What follows from what edges did: relations (balance, map), flows and violations of segments.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use discovery::Names;
 use model::balance::Weights;
 use model::delta::Deltas;
 use model::directory::Directory;
+use model::flows::Flows;
 use model::registry::Registry;
 use model::relations::{Ends, Relations};
 use model::snapshot::RelatedView;
@@ -16,6 +17,7 @@ use model::violations::{Between, Event, Violations};
 /// Keeps them up to date.
 pub(super) struct Relate {
     relations: Relations,
+    flows: Flows,
     violations: Option<Violations>,
     weights: Arc<Weights>,
     backends: Backends,
@@ -36,6 +38,7 @@ impl Relate {
         let policy = &config.segments;
         Self {
             relations: Relations::new(now_us),
+            flows: Flows::default(),
             violations: (!policy.is_empty()).then(|| Violations::new(Arc::clone(policy))),
             weights: Arc::new(config.balance.weights.clone()),
             backends: Backends::default(),
@@ -60,6 +63,7 @@ impl Relate {
     ) -> RelatedView {
         let Deltas { closed, edges, .. } = deltas;
         self.relations.update(now_us, closed, edges);
+        self.flows.update(now_seconds as u64, closed, edges);
         let found = &mut self.violations_found;
         let segments = self.violations.as_mut().map(|violations| {
             let lines = violations.update(now_seconds, closed, edges);
@@ -79,7 +83,8 @@ impl Relate {
         let known = self.backends.known(&relations, &self.weights, names.0, names.1);
         self.look_up_labels(names.0);
         let (weights, directory) = (Arc::clone(&self.weights), Arc::clone(&self.directory));
-        RelatedView { relations, segments, known, weights, directory }
+        let flows = self.flows.view();
+        RelatedView { relations, flows, segments, known, weights, directory }
     }
 
     /// Reads the labels of containers again if there are other containers.

@@ -95,6 +95,7 @@ mod otlp;
 mod package;
 mod page;
 mod phases;
+mod policy;
 mod privileges;
 mod prometheus;
 mod queues;

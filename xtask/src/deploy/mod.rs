@@ -41,10 +41,11 @@ pub struct Args {
 
 type Step = fn(&Tools) -> Result<()>;
 
-const STEPS: [(&str, Step); 8] = [
+const STEPS: [(&str, Step); 9] = [
     ("helm lint", lint),
     ("rendered manifests are the chart's", rendered),
     ("what each value of the chart does", values_of_chart),
+    ("generated NetworkPolicies", policies),
     ("capabilities are those that the agent requires", capabilities),
     ("Dockerfiles", dockerfiles),
     ("compose files", |_| compose::check()),
@@ -144,6 +145,14 @@ fn values_of_chart(tools: &Tools) -> Result<()> {
     let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
     fs::write(file.path(), objects.into_iter().collect::<Vec<_>>().join("---\n"))?;
     shell::quiet(Command::new(&tools.validate).arg("--strict").arg(file.path()))
+}
+
+/// The golden file is what `portolan policy generate --for kubernetes` writes: a test of `cli` compares
+/// them.
+fn policies(tools: &Tools) -> Result<()> {
+    let file = "agent/crates/cli/golden/network-policies.yaml";
+    let mut validate = Command::new(&tools.validate);
+    shell::quiet(validate.args(["--strict", file]).current_dir(tree::root()))
 }
 
 /// One table in the code, four files that must agree.

@@ -8,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod codes;
+mod discovery;
 mod edges;
 mod events;
 mod finding;
+mod flows;
 mod history;
 mod openapi;
 mod ports;
@@ -23,9 +25,15 @@ mod timeouts;
 mod words;
 
 pub use self::codes::{CODES, Code, code};
+pub use self::discovery::{
+    ClusterLoadAssignment, DiscoveryRequest, DiscoveryResponse, EndpointHealth, Endpoints, FoundBy,
+    LbAddress, LbEndpoint, LbSocket, LbSocketAddress, Locality, ServiceEndpoint, TargetGroup,
+    TargetGroups,
+};
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
 pub use self::events::{Change, Event, EventKind, Events};
 pub use self::finding::{DOCS_URL, Evidence, Finding, Severity, set_docs_url};
+pub use self::flows::{Flow, Flows, ServiceLabels};
 pub use self::history::{History, Point, Series};
 pub use self::openapi::{Access, OPERATIONS, Operation, document};
 pub use self::ports::{

@@ -19,9 +19,10 @@ use utoipa::openapi::{
 };
 
 use super::{
-    AllocatePorts, AllocatedPorts, Balance, Conflicts, Edges, Error, Events, History, Listeners,
-    Map, Ports, Protocol, Register, Registered, Release, Reservations, Reserve, Reserved, Role,
-    Segments, Services, Status, Timeouts, Timestamp, Unregister,
+    AllocatePorts, AllocatedPorts, Balance, Conflicts, DiscoveryRequest, DiscoveryResponse, Edges,
+    Endpoints, Error, Events, Flows, History, Listeners, Map, Ports, Protocol, Register,
+    Registered, Release, Reservations, Reserve, Reserved, Role, Segments, Services, Status,
+    TargetGroups, Timeouts, Timestamp, Unregister,
 };
 
 /// One method of one path.
@@ -83,6 +84,20 @@ const WINDOW: Parameter = Parameter {
     description: "Only the last period, at most five minutes: whole seconds or a duration, like 60, 90s or 5m; or `start`, since the agent started. The answer says what it really covers.",
     schema: text,
 };
+const ENDPOINTS: &[Parameter] = &[
+    SERVICES,
+    PORT,
+    Parameter {
+        name: "window",
+        description: "Observed endpoints had a connection, or moved a byte, in this time, like 15m or 24h (1h by default).",
+        schema: text,
+    },
+    Parameter {
+        name: "loopback",
+        description: "`true`: addresses of the loopback too, which lead to whoever asks.",
+        schema: boolean,
+    },
+];
 const PORT: Parameter =
     Parameter { name: "port", description: "Only this port.", schema: port_number };
 
@@ -241,6 +256,41 @@ pub const OPERATIONS: &[Operation] = &[
     )
     .with(&[WINDOW, SERVICES]),
     get(
+        "/api/v1/endpoints",
+        "endpoints",
+        "Where services can be reached: addresses and ports from traffic, listening sockets and registrations",
+        Shape::of::<Endpoints>(),
+    )
+    .with(ENDPOINTS),
+    get(
+        "/api/v1/sd/prometheus",
+        "prometheusTargets",
+        "The endpoints as targets for Prometheus (`http_sd_configs`)",
+        Shape::of::<TargetGroups>(),
+    )
+    .with(ENDPOINTS),
+    get(
+        "/api/v1/sd/envoy",
+        "envoyClusters",
+        "The endpoints as clusters for Envoy, each service with each of its ports",
+        Shape::of::<DiscoveryResponse>(),
+    )
+    .with(ENDPOINTS),
+    ask(
+        "/v3/discovery:endpoints",
+        "envoyEndpoints",
+        "The endpoints of the clusters that Envoy asks for (EDS over REST); changes nothing",
+        Shape::of::<DiscoveryRequest>(),
+        Shape::of::<DiscoveryResponse>(),
+    ),
+    get(
+        "/api/v1/flows",
+        "flows",
+        "Which services connected to which, from which address to which, since the agent started: what policies are made from",
+        Shape::of::<Flows>(),
+    )
+    .with(&[SERVICES]),
+    get(
         "/api/v1/timeouts",
         "timeouts",
         "After how long idle connections are closed and are still used, since the agent started by default",
@@ -356,6 +406,17 @@ const fn media(
     Operation { method: "GET", path, access, id, summary, query: &[], request: None, answer }
 }
 
+/// A question with a body.
+const fn ask(
+    path: &'static str,
+    id: &'static str,
+    summary: &'static str,
+    request: Shape,
+    answer: Shape,
+) -> Operation {
+    Operation { access: Access::Network, ..change("POST", path, id, summary, request, answer) }
+}
+
 const fn change(
     method: &'static str,
     path: &'static str,
@@ -380,6 +441,10 @@ fn text() -> RefOr<Schema> {
 
 fn number() -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).into()
+}
+
+fn boolean() -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::Boolean).into()
 }
 
 fn port_number() -> RefOr<Schema> {

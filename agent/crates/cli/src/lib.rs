@@ -16,7 +16,9 @@ mod human;
 mod known;
 mod map;
 mod outcome;
+mod policy;
 mod ports;
+mod quote;
 mod segments;
 mod services;
 mod status;
@@ -58,6 +60,7 @@ use clap::{Subcommand, ValueEnum};
 
 pub use self::diagnose::between as diagnose;
 pub use self::outcome::Outcome;
+pub use self::policy::{SegmentEnd, SegmentFile, SegmentVerdicts};
 pub use self::target::{Connection, Connections};
 pub use client::Class;
 
@@ -81,6 +84,8 @@ pub enum Command {
     Timeouts(timeouts::TimeoutsArgs),
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
+    /// Generate network policies from what was observed; test what a policy would cut.
+    Policy(policy::PolicyArgs),
     /// Find what is wrong: connections, performance, ports, network, security, DNS, coverage.
     Check(Box<check::CheckArgs>),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
@@ -105,8 +110,9 @@ pub enum Output {
 // === impl Command ===
 
 impl Command {
-    /// Runs the command, and writes the result to standard output.
-    pub fn run(&self) -> anyhow::Result<Outcome> {
+    /// Runs the command, and writes the result to standard output. `segments` reads the segments of a
+    /// configuration file.
+    pub fn run(&self, segments: SegmentFile) -> anyhow::Result<Outcome> {
         match self {
             Self::Edges(arguments) => edges::run(arguments),
             Self::Events(arguments) => events::run(arguments),
@@ -116,6 +122,7 @@ impl Command {
             Self::Balance(arguments) => balance::run(arguments),
             Self::Timeouts(arguments) => timeouts::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
+            Self::Policy(arguments) => policy::run(arguments, segments),
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Diagnose(arguments) => diagnose::run(arguments),

@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 use clap::{Args, Subcommand};
 
 use super::outcome::Report;
+use super::policy::Scope;
+use super::policy::suggest::{self, By};
 use super::table::{self, Column};
-use super::target::Target;
+use super::target::{Connection, Target};
 use super::{Outcome, Output, human, print};
 use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments};
 
@@ -14,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   portolan segments
   portolan segments violations
+  portolan segments suggest --window 24h > segments.toml
   portolan segments --output json | jq '.matrix[] | select(.verdict == \"violation\" and .connections > 0)'
 
 Segments are declared in the agent's configuration file:
@@ -49,6 +52,8 @@ pub struct SegmentsArgs {
 enum SegmentsCommand {
     /// List connections that the rules do not allow, with both ends.
     Violations(ViolationsArgs),
+    /// Write segments and rules from what was observed, as sections of the configuration file.
+    Suggest(SuggestArgs),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +62,17 @@ struct ViolationsArgs {
     report: Report,
     #[command(flatten)]
     target: Target,
+}
+
+#[derive(Debug, Args)]
+struct SuggestArgs {
+    /// What becomes a segment.
+    #[arg(long, value_enum, default_value_t)]
+    by: By,
+    #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 const fn left(title: &'static str, rank: u8) -> Column {
@@ -78,6 +94,10 @@ pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<Outcome> {
     let SegmentsArgs { target, report, command } = arguments;
     let (target, report) = match command {
         Some(SegmentsCommand::Violations(ViolationsArgs { target, report })) => (target, report),
+        Some(SegmentsCommand::Suggest(SuggestArgs { by, scope, connection })) => {
+            print(&suggest::text(&scope.observed(connection)?, *by)?)?;
+            return Ok(Outcome::Done);
+        }
         None => (target, report),
     };
     let body = target.text("/api/v1/segments")?;

@@ -1,5 +1,7 @@
 //! `portolan services`: services with ports and health, and names registered by hand.
 
+mod export;
+
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -24,6 +26,8 @@ Examples:
   portolan services
   portolan services health postgres
   portolan services watch
+  portolan services discover --window 24h
+  portolan services export --format file-sd --port 9100 > targets.json
   portolan services register billing --address 203.0.113.7:443 --address 203.0.113.8:443
   portolan services register partner --address 203.0.113.0/24 --namespace acme
   portolan services unregister acme/partner
@@ -62,6 +66,10 @@ enum ServicesCommand {
     Health(HealthArgs),
     /// Refresh the list continuously.
     Watch(WatchArgs),
+    /// List where services can be reached: addresses and ports.
+    Discover(export::DiscoverArgs),
+    /// Write addresses and ports for Prometheus, Envoy or a hosts file.
+    Export(export::ExportArgs),
     /// Register a name for addresses, networks or ports.
     Register(RegisterArgs),
     /// Remove a registered name.
@@ -145,6 +153,12 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
         Some(ServicesCommand::Watch(WatchArgs { every, over, target })) => {
             let look = || Ok(shown(target, *over)?.0);
             watch::every(Duration::from_secs(*every), look).map(|()| Outcome::Done)
+        }
+        Some(ServicesCommand::Discover(arguments)) => {
+            export::discover(arguments).map(|()| Outcome::Done)
+        }
+        Some(ServicesCommand::Export(arguments)) => {
+            export::export(arguments).map(|()| Outcome::Done)
         }
         Some(ServicesCommand::Register(arguments)) => register(arguments).map(|()| Outcome::Done),
         Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {

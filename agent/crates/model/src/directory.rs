@@ -45,6 +45,8 @@ pub struct Classes {
 /// Values of the exported labels, by service.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ContainerLabels {
+    /// Their names as pods and containers have them.
+    keys: Vec<String>,
     /// Their names as labels in Prometheus.
     names: Vec<String>,
     /// Name and namespace of the service, and a value for each of `names`.
@@ -142,8 +144,9 @@ impl ContainerLabels {
     /// For labels of these names, as pods and containers have them; further ones than
     /// [`MAX_LABELS`] are left out.
     pub fn new(keys: &[String]) -> Self {
-        let names = keys.iter().take(MAX_LABELS).map(|key| label_name(key)).collect();
-        Self { names, values: BTreeMap::new() }
+        let keys: Vec<String> = keys.iter().take(MAX_LABELS).cloned().collect();
+        let names = keys.iter().map(|key| label_name(key)).collect();
+        Self { keys, names, values: BTreeMap::new() }
     }
 
     /// Enters a container of a service; `value` is that of the label with this number. Values are
@@ -169,8 +172,26 @@ impl ContainerLabels {
         name: &Arc<str>,
         namespace: &Arc<str>,
     ) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        self.valued(&self.names, name, namespace)
+    }
+
+    /// The same, with the names that pods and containers have them under.
+    pub fn written<'a>(
+        &'a self,
+        name: &Arc<str>,
+        namespace: &Arc<str>,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        self.valued(&self.keys, name, namespace)
+    }
+
+    fn valued<'a>(
+        &'a self,
+        names: &'a [String],
+        name: &Arc<str>,
+        namespace: &Arc<str>,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
         let values = self.values.get(&(Arc::clone(name), Arc::clone(namespace)));
-        let both = values.into_iter().flat_map(|values| self.names.iter().zip(values));
+        let both = values.into_iter().flat_map(|values| names.iter().zip(values));
         both.filter_map(|(name, value)| match value {
             Value::One(value) => Some((name.as_str(), value.as_str())),
             Value::Absent | Value::Several => None,

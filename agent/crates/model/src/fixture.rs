@@ -17,6 +17,7 @@ use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::directory::{Classes, ContainerLabels, Directory, Pattern};
 use super::ephemeral::{Ephemeral, EphemeralView};
 use super::events::EventsView;
+use super::flows::{Flow, FlowsView, Seen};
 use super::health::Traffic;
 use super::memory::{MemoryView, Usage};
 use super::port::{Port, Protocol};
@@ -27,7 +28,7 @@ use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservation_status::ReservationStatus;
 use super::reservations::{Origin, Reservation};
 use super::segments::{Declared, Policy};
-use super::service::{Service, Source};
+use super::service::{Kind, Service, Source};
 use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, RelatedView, Role,
     Snapshot, SourceState, SourceView,
@@ -116,6 +117,7 @@ fn related() -> RelatedView {
     weights.insert(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), Some(5432), 1);
     RelatedView {
         relations: RelationsView { now: 1005, since: 905, rows, folded: 0 },
+        flows: flows(),
         segments: Some(SegmentsView {
             policy: Arc::new(policy),
             cells: vec![((Some(0), Some(2)), 12), ((Some(0), Some(1)), 30)],
@@ -129,6 +131,46 @@ fn related() -> RelatedView {
         known: Arc::default(),
         directory: Arc::new(directory()),
     }
+}
+
+/// A client with a database at two addresses, and a client from the internet.
+fn flows() -> FlowsView {
+    let name = |name: &str, namespace: &str| ServiceName {
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    let of_shop = |server: [u8; 4], connections, failed| {
+        let flow = Flow {
+            client: name("shop", "prod"),
+            server: name("postgres", ""),
+            port: 5432,
+            role: Role::Client,
+            counts: true,
+            client_address: Some([172, 20, 0, 2].into()),
+            server_address: Some(server.into()),
+            virtual_service: None,
+        };
+        let ends = ((Kind::Container, Source::Container), (Kind::Process, Source::Process));
+        (flow, connections, failed, ends)
+    };
+    let from_internet = Flow {
+        client: name("internet", ""),
+        server: name("shop", "prod"),
+        port: 8080,
+        role: Role::Server,
+        counts: true,
+        client_address: None,
+        server_address: Some([172, 20, 0, 2].into()),
+        virtual_service: None,
+    };
+    let ends = ((Kind::Internet, Source::Internet), (Kind::Container, Source::Container));
+    let all =
+        [of_shop([10, 0, 0, 2], 9, 1), of_shop([10, 0, 0, 3], 3, 2), (from_internet, 5, 0, ends)];
+    let rows = all.into_iter().map(|(flow, connections, failed, (client, server))| {
+        let (first_seconds, last_seconds) = (1_700_000_010, 1_700_000_095);
+        (Arc::new(flow), Seen { connections, failed, first_seconds, last_seconds, client, server })
+    });
+    FlowsView { rows: rows.collect(), forgotten: 0 }
 }
 
 /// A class that nothing here is of, and the team of the shop.

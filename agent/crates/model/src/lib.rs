@@ -23,6 +23,7 @@ pub mod ephemeral;
 pub mod events;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+pub mod flows;
 pub mod full_name;
 mod hashed;
 pub mod health;

@@ -12,6 +12,7 @@ use super::conflicts::{Conflict, ConflictTotal};
 use super::directory::Directory;
 use super::ephemeral::EphemeralView;
 use super::events::EventsView;
+use super::flows::FlowsView;
 use super::health::{AcceptQueue, Traffic};
 use super::memory::MemoryView;
 use super::port::PortView;
@@ -83,6 +84,8 @@ pub struct Snapshot {
 pub struct RelatedView {
     /// Relations between services, by backend.
     pub relations: RelationsView,
+    /// Who connected to whom, by address.
+    pub flows: FlowsView,
     /// Evaluated segments; `None` if none is declared.
     pub segments: Option<SegmentsView>,
     /// Declared weights of backends.

@@ -8,7 +8,8 @@
 //! | `/api/v1/…` | JSON, as `/api/v1/openapi.json` describes it ([`api_types::OPERATIONS`]) |
 //! | `/` | a page with a live table |
 //!
-//! The network is read-only: methods other than GET and HEAD are refused. Changes come through a
+//! The network is read-only: methods other than GET and HEAD are refused, but for the question of
+//! Envoy, which is a POST. Changes come through a
 //! Unix socket of this host ([`local`]). Access to the agent's state ([`Changes`]) and to `/proc`
 //! is passed in.
 

@@ -91,6 +91,7 @@ pub(super) fn readable() -> Vec<Route> {
     ];
     let others = reservations::readable().into_iter().chain(relations::readable());
     let others = others.chain(events::readable()).chain(history::readable());
+    let others = others.chain(discovery::readable());
     own.into_iter().chain(ports::readable()).chain(others).collect()
 }
 
@@ -386,6 +387,7 @@ impl IntoResponse for Failure {
     }
 }
 
+mod discovery;
 mod events;
 mod history;
 mod ports;

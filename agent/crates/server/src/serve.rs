@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hyper::body::Incoming;
@@ -32,7 +33,7 @@ use super::web::{Rules, Web};
 /// 15 s, so that a scraper keeps its connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The head of a request must fit; bodies are never read.
+/// The head of a request must fit; of bodies only that of Envoy's question is read, which has its own limit.
 const HEAD_BYTES: usize = 16 * 1024;
 
 /// Connections that wait to be accepted; `net.core.somaxconn` is the limit.
@@ -180,7 +181,9 @@ async fn answer(
     phase: &Phase,
 ) -> Response {
     let answering = phase.answering();
-    let mut response = match rules.refuse(peer, &request).await {
+    let refusal = rules.refuse(peer, &request).await;
+    let request = request.map(|body| Body::new(phase.receiving(body)));
+    let mut response = match refusal {
         Some(refusal) => secure(refusal).await,
         None => match tokio::time::timeout(ANSWER_TIMEOUT, router.oneshot(request)).await {
             Ok(Ok(response)) => response,

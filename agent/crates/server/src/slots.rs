@@ -45,7 +45,7 @@ pub(super) struct Phase(Arc<Mutex<(Stage, Instant)>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// For the client's request.
+    /// For the client's request, or the rest of it.
     Idle,
     /// For the agent's response.
     Answering,
@@ -62,6 +62,14 @@ pub(super) struct Answering(Phase);
 struct Sending {
     body: Body,
     answering: Answering,
+}
+
+/// The body of a request. While the client owes the next part of it the connection is idle, or slow
+/// clients would keep all slots.
+#[derive(Debug)]
+pub(super) struct Receiving<B> {
+    body: B,
+    phase: Phase,
 }
 
 impl Slots {
@@ -108,6 +116,11 @@ impl Phase {
         Answering(self.clone())
     }
 
+    /// A body that the agent waits for.
+    pub(super) fn receiving<B>(&self, body: B) -> Receiving<B> {
+        Receiving { body, phase: self.clone() }
+    }
+
     fn set(&self, stage: Stage) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (stage, Instant::now());
     }
@@ -138,6 +151,28 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.set(Stage::Idle);
+    }
+}
+
+impl<B: HttpBody + Unpin> HttpBody for Receiving<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        self.phase.set(if frame.is_pending() { Stage::Idle } else { Stage::Answering });
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -202,6 +237,34 @@ mod tests {
         assert!(slots.make_room());
         assert!(third.await.expect_err("ended").is_cancelled());
         assert!(!alone.is_finished() && !first.is_finished());
+    }
+
+    /// A client that has promised a body and sends nothing.
+    struct Silent;
+
+    impl HttpBody for Silent {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn who_owes_the_rest_of_a_request_gives_way() {
+        let phase = Phase::default();
+        let _answering = phase.answering();
+        let mut body = phase.receiving(Silent);
+        tokio::time::sleep(BEGINNING).await;
+        assert_eq!(phase.waits_for_client(), None);
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut body).poll_frame(&mut context).is_pending());
+        tokio::time::sleep(BEGINNING).await;
+        assert!(phase.waits_for_client().is_some_and(|(is_idle, _)| is_idle));
     }
 
     #[tokio::test]

@@ -1,7 +1,9 @@
 //! From the model's values to the API's JSON types, which do not depend on each other.
 
 mod edges;
+mod endpoints;
 mod events;
+mod flows;
 mod history;
 mod ports;
 mod relations;
@@ -15,7 +17,9 @@ use model::service::Service;
 use model::why::Cause;
 
 pub use self::edges::{EdgeQuery, edges};
+pub use self::endpoints::{EndpointQuery, endpoints};
 pub use self::events::{EventRange, events};
+pub use self::flows::flows;
 pub use self::history::history;
 pub use self::ports::{PortFilter, ports};
 pub use self::relations::{balance, map, segments};

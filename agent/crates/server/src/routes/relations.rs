@@ -1,4 +1,4 @@
-//! `/api/v1/map`, `/api/v1/balance`, `/api/v1/timeouts`, `/api/v1/segments`.
+//! `/api/v1/map`, `/api/v1/balance`, `/api/v1/flows`, `/api/v1/timeouts`, `/api/v1/segments`.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -9,13 +9,15 @@ use serde::Deserialize;
 
 use super::{Api, Failure, Route};
 use crate::convert;
-use api_types::{Balance, Map, Segments, Timeouts, WindowChoice};
+use api_types::{Balance, Flows, Map, Segments, Timeouts, WindowChoice};
 use model::map::Graph;
+use model::relations::ServiceName;
 
-pub(super) fn readable() -> [Route; 4] {
+pub(super) fn readable() -> [Route; 5] {
     [
         ("/api/v1/map", get(map)),
         ("/api/v1/balance", get(balance)),
+        ("/api/v1/flows", get(flows)),
         ("/api/v1/timeouts", get(timeouts)),
         ("/api/v1/segments", get(segments)),
     ]
@@ -51,6 +53,30 @@ async fn balance(
     let window = wanted.window.unwrap_or(WindowChoice::Last(Graph::LONGEST_WINDOW)).seconds();
     let snapshot = api.source.fresh().await?;
     Ok(Json(convert::balance(&snapshot, window, &wanted.services())))
+}
+
+/// Services.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ends {
+    /// Names of services, separated by commas.
+    #[serde(default)]
+    service: String,
+}
+
+async fn flows(
+    State(api): State<Api>,
+    wanted: Result<Query<Ends>, QueryRejection>,
+) -> Result<Json<Flows>, Failure> {
+    let known = "service=NAME or service=NAME,NAME; numbers are since the agent started";
+    let Query(Ends { service }) = wanted.map_err(|rejection| Failure::query(&rejection, known))?;
+    let services = names(&service);
+    let snapshot = api.source.fresh().await?;
+    let is_wanted = |end: &ServiceName| {
+        services.is_empty()
+            || services.iter().any(|wanted| **wanted == *end.name || *wanted == end.to_string())
+    };
+    Ok(Json(convert::flows(&snapshot, is_wanted)))
 }
 
 async fn timeouts(
@@ -95,7 +121,12 @@ impl Wanted {
     }
 
     fn services(&self) -> Vec<String> {
-        let names = self.service.split(',').map(str::trim).filter(|name| !name.is_empty());
-        names.map(str::to_owned).collect()
+        names(&self.service)
     }
+}
+
+/// Names with commas between them.
+pub(super) fn names(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }

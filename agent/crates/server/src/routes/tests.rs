@@ -68,6 +68,10 @@ async fn every_path_answers_and_carries_the_security_headers() {
         ("/api/v1/map", "postgres"),
         ("/api/v1/balance", "10.0.0.3:5432"),
         ("/api/v1/segments", "monitoring"),
+        ("/api/v1/flows", "172.20.0.2"),
+        ("/api/v1/endpoints", "203.0.113.7"),
+        ("/api/v1/sd/prometheus", "__meta_portolan_service"),
+        ("/api/v1/sd/envoy", "ClusterLoadAssignment"),
     ] {
         let (status, headers, body) = ask(&router, Method::GET, path).await;
         assert_eq!(status, StatusCode::OK, "{path}");
@@ -80,6 +84,56 @@ async fn every_path_answers_and_carries_the_security_headers() {
             assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
             assert!(body.contains("only GET"), "{body}");
         }
+    }
+}
+
+#[tokio::test]
+async fn envoy_is_told_the_endpoints_of_the_clusters_it_asks_for() {
+    let router = over_snapshot();
+    let post = async |body: String| {
+        let request = Request::post("/v3/discovery:endpoints").body(Body::from(body));
+        let response = router.clone().oneshot(request.expect("valid")).await.expect("infallible");
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    };
+    // As Envoy writes it, with more than names.
+    let request =
+        r#"{"node": {"id": "a"}, "resourceNames": ["postgres:5432", "nothing"], "typeUrl": "x"}"#;
+    let (status, body) = post(request.to_owned()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let answer: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(answer["resources"].as_array().map(Vec::len), Some(1), "{body}");
+    let cluster = &answer["resources"][0];
+    assert_eq!(cluster["cluster_name"], "postgres:5432");
+    let first =
+        &cluster["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"];
+    assert_eq!((&first["address"], &first["port_value"]), (&"10.0.0.2".into(), &5432.into()));
+    assert_eq!(post("{".to_owned()).await.0, StatusCode::BAD_REQUEST);
+    let many = serde_json::json!({ "resource_names": vec!["a"; 1001] });
+    assert_eq!(post(many.to_string()).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(post(" ".repeat(300_000)).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn endpoints_are_chosen_by_service_port_window_and_place() {
+    let router = over_snapshot();
+    let found = async |query: &str| {
+        let answer = json(&router, &format!("/api/v1/endpoints{query}")).await;
+        let all = answer["endpoints"].as_array().expect("a list").iter();
+        all.map(|one| format!("{}:{}", one["address"].as_str().unwrap_or_default(), one["port"]))
+            .collect::<Vec<_>>()
+    };
+    let all = ["203.0.113.7:443", "10.0.0.2:5432", "10.0.0.3:5432", "172.20.0.2:8080"];
+    assert_eq!(found("").await, all);
+    assert_eq!(found("?service=prod/shop").await, ["172.20.0.2:8080"]);
+    assert_eq!(found("?service=billing,postgres&port=443").await, ["203.0.113.7:443"]);
+    assert_eq!(found("?loopback=true&port=8080").await, ["127.0.0.1:8080", "172.20.0.2:8080"]);
+    // Six seconds ago; what is registered has no age.
+    assert_eq!(found("?window=2s").await, ["203.0.113.7:443"]);
+    for wrong in ["?window=soon", "?port=x", "?sevice=a"] {
+        let path = format!("/api/v1/endpoints{wrong}");
+        assert_eq!(ask(&router, Method::GET, &path).await.0, StatusCode::BAD_REQUEST, "{wrong}");
     }
 }
 
