@@ -62,6 +62,7 @@ mod aborts;
 mod applications;
 mod attach;
 mod balance;
+mod balancers;
 mod bootstrap_tcp;
 mod bpftrace;
 mod budget;
