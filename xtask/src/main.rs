@@ -19,6 +19,8 @@ mod fuzz;
 mod image;
 mod miri;
 mod package;
+mod page;
+mod release;
 mod reproducible;
 mod run;
 mod test;
@@ -62,6 +64,8 @@ enum Command {
     /// Start a shop of real programs with monitoring, and inject faults
     #[command(disable_help_flag = true)]
     Demo(Passed),
+    /// Make the script of the agent's web page from its source
+    Page,
     /// Check format, lints, tidy rules and licences
     Check,
     /// Check only the tidy rules
@@ -70,6 +74,8 @@ enum Command {
     Image(image::Args),
     /// Build a .deb and an .rpm of the static binary, and its SBOM
     Package,
+    /// Make the files of a release: archive, packages, SBOM, install script, signed checksums
+    Release(release::Args),
     /// Check deploy/ with the tools that consume it
     Deploy(deploy::Args),
 }
@@ -87,10 +93,12 @@ fn main() -> ExitCode {
         Command::Bench(args) => Tool::Bench.exec(&args),
         Command::Dashboards(args) => Tool::Dashboards.exec(&args),
         Command::Demo(args) => Tool::Demo.exec(&args),
+        Command::Page => page::page(),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
         Command::Image(args) => image::image(&args),
         Command::Package => package::package(),
+        Command::Release(args) => release::release(&args),
         Command::Deploy(args) => deploy::deploy(&args),
     })
 }

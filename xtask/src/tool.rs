@@ -40,7 +40,9 @@ impl Tool {
         // Files in the arguments are relative to where the user is.
         cargo.current_dir(env::current_dir().context("finding the current folder")?);
         cargo.arg("run").arg("--manifest-path").arg(tree::root().join("Cargo.toml"));
-        cargo.args(["--package", package]).args(build::locked());
+        // Not the package alone: its libraries would have other features than for clippy and the
+        // tests, and be compiled once more.
+        cargo.args(["--bin", package]).args(build::locked());
         // The first build takes a while, and cargo shows its progress.
         if tree::target()?.join("debug").join(package).exists() {
             cargo.arg("--quiet");

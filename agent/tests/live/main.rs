@@ -2,8 +2,9 @@
 //! kernel's own counters as the truth.
 //!
 //! Needs root and BPF; a test that cannot have them prints a line `SKIPPED: why` and returns.
-//! Run with `--test-threads=1`: every agent sees the whole host, and [`namespace`] borrows the
-//! name of this process for a moment at a time.
+//! Run with `--test-threads=1`: [`namespace`] borrows the name of this process for a moment at a time.
+//! `cargo xtask test` runs some modules at once, each in a process; which, and why so few, is in
+//! `xtask/src/test/lanes.rs`: every agent sees the whole host.
 //!
 //! How a test is written:
 //!
@@ -93,6 +94,7 @@ mod notes;
 mod open_connections;
 mod otlp;
 mod package;
+mod page;
 mod phases;
 mod privileges;
 mod prometheus;

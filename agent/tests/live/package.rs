@@ -1,5 +1,6 @@
 //! The Debian package, installed with dpkg in a machine whose first process is systemd: the unit
-//! runs, confined, notifies systemd, and leaves nothing in the kernel.
+//! runs, confined, notifies systemd, keeps its state over an upgrade and a removal, and leaves nothing
+//! in the kernel.
 //!
 //! The machine's files are this host's, under an overlay that is discarded.
 
@@ -27,11 +28,24 @@ systemctl kill --signal=KILL portolan
 for i in $(seq 1 100); do [ "$(show NRestarts)" = 1 ] && [ "$(systemctl is-active portolan)" = active ] && break; sleep 0.1; done
 show NRestarts > restarts
 portolan ports --output json > ports 2>&1
-journalctl --no-pager --unit=portolan > journal
 man --pager=cat portolan-agent > manual 2>&1
+before=$(show MainPID)
+echo '# edited' >> /etc/portolan/portolan.toml
+# The next version, as far as dpkg can tell.
+dpkg-deb --raw-extract portolan.deb next && sed -i 's/^Version: .*/Version: 9.9.9-1/' next/DEBIAN/control
+dpkg-deb -Znone --build next portolan-next.deb > upgrade.log 2>&1
+dpkg --install portolan-next.deb >> upgrade.log 2>&1; echo $? > upgraded
+for i in $(seq 1 150); do [ "$(systemctl is-active portolan)" = active ] && [ "$(show MainPID)" != "$before" ] && break; sleep 0.1; done
+[ "$(show MainPID)" != "$before" ] && systemctl is-active portolan > active_after
+portolan ports --output json > ports_after 2>&1
+journalctl --no-pager --unit=portolan > journal
 systemctl stop portolan; systemctl is-active portolan > stopped
+systemctl start portolan
+dpkg --remove portolan > remove.log 2>&1
+systemctl is-active portolan > removed
+ls -d /usr/bin/portolan /var/lib/portolan/state.json /etc/portolan/portolan.toml > kept 2>/dev/null
 dpkg --purge portolan > purge.log 2>&1
-ls -d /var/lib/portolan /etc/portolan /usr/bin/portolan > remains 2>/dev/null
+ls -d /var/lib/portolan /var/log/portolan /etc/portolan /usr/bin/portolan /usr/share/portolan > remains 2>/dev/null
 touch done
 "#;
 
@@ -170,7 +184,19 @@ fn the_debian_package_runs_under_systemd_and_can_be_purged() {
     assert!(result("ports").contains("another"), "{}\n{}", result("reserved"), result("ports"));
     assert!(result("journal").contains("kernel object sha256:"), "{}", result("journal"));
     assert!(result("manual").contains("--web.listen-address"), "{}", result("manual"));
+    // An upgrade starts the new agent, with the state and the configuration of the old one.
+    assert_eq!(result("upgraded"), "0", "{}", result("upgrade.log"));
+    assert_eq!(result("active_after"), "active", "{}", result("journal"));
+    assert!(result("ports_after").contains("another"), "{}", result("ports_after"));
     assert_eq!(result("stopped"), "inactive");
+    // Removed, it is stopped, and leaves what a new installation goes on with.
+    assert_ne!(result("removed"), "active", "{}", result("remove.log"));
+    assert_eq!(
+        result("kept"),
+        "/etc/portolan/portolan.toml\n/var/lib/portolan/state.json",
+        "{}",
+        result("remove.log")
+    );
     assert_eq!(result("remains"), "", "{}", result("purge.log"));
     drop(machine);
     before.nothing_new_stays();

@@ -1,40 +1,37 @@
 //! `cargo xtask test`: every test there is, and one line at the end that says how many passed.
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
-//! `agent/tests`, one after the other, because they share the kernel; the documentation's
-//! examples. With `CI` set image and packages are built and tested too, live tests of every hook run
-//! on two more kernels (`cargo xtask vm`), and the tools that read `deploy/` check it. A test that
+//! `agent/tests`, side by side or alone ([`lanes`]); the documentation's examples. With `CI` set image
+//! and packages are built and tested too, live tests of every hook run on two more kernels, emulated
+//! and beside the others (`cargo xtask vm`), and the tools that read `deploy/` check it. A test that
 //! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
 //! repeated at the end. What takes hours is in [`full`].
 //!
 //! Live tests, here and on other kernels, start an agent whose own crates check arithmetic for
 //! overflow ([`build::Checks`]); image and packages have the agent as it is shipped.
 //!
-//! Live tests compare exact numbers with those of real programs on a real kernel, with deadlines;
-//! on a busy machine one of them can miss its own. A few that fail run a second time, alone, and
-//! those that pass then are listed at the end, so that no failure is hidden. A test that never ends
-//! is shown with what it waits for, and killed (`watch`).
+//! A test that never ends is shown with what it waits for, and killed (`watch`).
 
 pub mod full;
+mod lanes;
+mod live;
 mod needs;
 mod watch;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::Instant;
-use std::{env, fs};
+use std::{env, fs, thread};
 
-use anyhow::{Context as _, Result, bail};
-use portolan_kit::build::{self, Checks, Target};
+use anyhow::{Context as _, Result, anyhow, bail};
+use portolan_kit::build;
 use portolan_kit::report::Report;
 use portolan_kit::{setup, shell, tree};
 
 use crate::tool::Tool;
-use crate::{deploy, package};
-use watch::{End, watch};
-
-/// More failed live tests than this are not retried: the change broke something.
-const MOST_RETRIES: usize = 3;
+use crate::{deploy, package, page};
+use watch::{Started, watch};
 
 /// Minutes long, and of a kind of its own: see `xtask/tools/demo`.
 const E2E_ALERTS: &str = "e2e-alerts";
@@ -59,7 +56,8 @@ pub fn test(args: &Args) -> Result<()> {
         return shell::loud(Tool::Demo.command()?.arg("test").args(faults));
     }
     setup::setup()?;
-    needs::install()?;
+    // While the agent is compiled for image and packages.
+    let programs = thread::spawn(install_programs);
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
@@ -68,25 +66,35 @@ pub fn test(args: &Args) -> Result<()> {
             report.failed += 1;
         }
     }
+    programs.join().map_err(|_| anyhow!("the installation of programs panicked"))??;
     heading("unit tests");
-    watch(&mut report, &mut tests(&["--lib", "--bins"], filter, &[]))?;
+    watch(&mut report, &mut tests(&["--lib", "--bins"], filter), Started::ByCargo)?;
+    let in_ci = filter.is_empty() && env::var_os("CI").is_some();
+    let mut emulation = in_ci.then(|| thread::spawn(other_kernels));
+    let mut kernels = None;
     if has_live_tests() {
         heading("live tests");
-        if shell::is_root() {
-            live_tests(&mut report, filter)?;
-        } else {
+        let mut wait = || kernels = emulation.take().map(JoinHandle::join);
+        if !shell::is_root() {
             report.skip("the live tests: loading programs into the kernel needs root");
+        } else if let Err(error) = live::run(&mut report, filter, &mut wait) {
+            println!("{error:#}");
+            report.failed += 1;
         }
     }
-    if filter.is_empty() && env::var_os("CI").is_some() {
-        heading("live tests on other kernels");
-        other_kernels(&mut report)?;
+    if let Some(ended) = kernels.or_else(|| emulation.map(JoinHandle::join)) {
+        heading("live tests on other kernels, which ran meanwhile");
+        let (output, result) = ended.map_err(|_| anyhow!("running other kernels panicked"))??;
+        println!("{output}");
+        report.append(result);
+    }
+    if in_ci {
         heading("deploy/, read by the tools that it is for");
         deploy::test(&mut report);
     }
     if filter.is_empty() {
         heading("documentation");
-        watch(&mut report, &mut tests(&["--doc"], filter, &[]))?;
+        watch(&mut report, &mut tests(&["--doc"], filter), Started::ByCargo)?;
     }
     if filter.is_empty() {
         heading("dashboards against Grafana's own types");
@@ -110,48 +118,30 @@ pub fn test(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Runs the tests in `agent/tests`, one after the other.
-fn live_tests(report: &mut Report, filter: &[String]) -> Result<()> {
-    let binary = Target::Host.agent(Checks::On)?;
-    let live = |filter: &[String], options: &[&str]| -> Result<Command> {
-        let mut command = Target::Host.release("test", Checks::On)?;
-        command.args(["--no-fail-fast", "--package", "agent", "--test", "*"]);
-        command.env("PORTOLAN_BIN", &binary);
-        Ok(select(command, filter, options))
-    };
-    let failed_before = report.failures().len();
-    let mut end = watch(report, &mut live(filter, &["--test-threads=1"])?)?;
-    // A test that crashes its program does not prevent the others.
-    for _ in 0..MOST_RETRIES {
-        if end == End::Whole {
-            break;
-        }
-        let listed = shell::output(&mut live(filter, &["--list"])?)?;
-        let listed = listed.lines().filter_map(|line| line.strip_suffix(": test"));
-        let rest: Vec<String> =
-            listed.filter(|test| !report.has_ended(test)).map(str::to_owned).collect();
-        heading("the live tests without those that did not end");
-        end = watch(report, &mut live(&rest, &["--test-threads=1", "--exact"])?)?;
-    }
-    let failed: Vec<String> = report.failures().iter().skip(failed_before).cloned().collect();
-    if failed.len() <= MOST_RETRIES {
-        for test in &failed {
-            heading(&format!("second try, alone: {test}"));
-            let mut second = Report::default();
-            let options = ["--test-threads=1", "--exact"];
-            watch(&mut second, &mut live(std::slice::from_ref(test), &options)?)?;
-            report.retried(test, &second);
-        }
+/// Installs the programs that tests use.
+fn install_programs() -> Result<()> {
+    needs::install()?;
+    if let Err(error) = page::tools() {
+        println!("the test of the page in a browser is skipped: {error:#}");
     }
     Ok(())
 }
 
-/// Runs the CI subset of live tests on other kernels.
-fn other_kernels(report: &mut Report) -> Result<()> {
+/// Runs the CI subset of live tests on other kernels: what it printed, and the sums.
+fn other_kernels() -> Result<(String, Report)> {
     let sums = tempfile::NamedTempFile::new().context("making a file for the sums")?;
-    let ended = shell::loud(Tool::Vm.command()?.args(["--ci", "--sums"]).arg(sums.path()));
+    let mut command = Tool::Vm.command()?;
+    command.args(["--ci", "--sums"]).arg(sums.path());
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.context("starting the tests on other kernels")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut report = Report::default();
     // Failed tests are in the sums; without any, something else went wrong.
-    report.add_written(sums.path()).or_else(|without| ended.and(Err(without)))
+    if let Err(error) = report.add_written(sums.path()) {
+        println!("{text}\nother kernels: {error:#} ({})", output.status);
+        report.failed += 1;
+    }
+    Ok((text, report))
 }
 
 /// Whether to build image and packages first: that takes as long as all other tests, so only when
@@ -173,14 +163,10 @@ fn has_live_tests() -> bool {
 
 /// Runs `cargo test` over the workspace; the output of passed tests goes to the report, which shows
 /// only skipped tests.
-fn tests(selection: &[&str], filter: &[String], options: &[&str]) -> Command {
+fn tests(selection: &[&str], filter: &[String]) -> Command {
     let mut command = shell::cargo();
     command.args(["test", "--no-fail-fast"]).args(build::locked()).args(selection);
-    select(command, filter, options)
-}
-
-fn select(mut command: Command, filter: &[String], options: &[&str]) -> Command {
-    command.args(["--", "--show-output"]).args(options).args(filter);
+    command.args(["--", "--show-output"]).args(filter);
     command
 }
 

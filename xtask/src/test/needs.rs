@@ -3,10 +3,11 @@
 use anyhow::Result;
 use portolan_kit::{apt, python, shell, tracefs, tree};
 
-const PACKAGES: [&str; 29] = [
+const PACKAGES: [&str; 30] = [
     "bpftool",
     "bpftrace",
     "busybox-static",
+    "chromium",
     "containerd",
     "containernetworking-plugins",
     "curl",

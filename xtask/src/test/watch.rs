@@ -28,14 +28,34 @@ pub enum End {
     Cut(Vec<String>),
 }
 
+/// How a test program is started, and so what is killed when a test is stuck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// By cargo, which continues with the next program.
+    ByCargo,
+    /// By this program.
+    Directly,
+}
+
 /// Runs tests, shows their output as it comes, and sums up the results.
-pub fn watch(report: &mut Report, command: &mut Command) -> Result<End> {
-    watch_for(report, command, LONGEST, |line| println!("{line}"))
+pub fn watch(report: &mut Report, command: &mut Command, started: Started) -> Result<End> {
+    watch_showing(report, command, started, |line| println!("{line}"))
+}
+
+/// As [`watch`], with the output given to `show`, line by line.
+pub fn watch_showing(
+    report: &mut Report,
+    command: &mut Command,
+    started: Started,
+    show: impl FnMut(&str),
+) -> Result<End> {
+    watch_for(report, command, started, LONGEST, show)
 }
 
 fn watch_for(
     report: &mut Report,
     command: &mut Command,
+    started: Started,
     longest: Duration,
     mut show: impl FnMut(&str),
 ) -> Result<End> {
@@ -56,7 +76,7 @@ fn watch_for(
                 if report.is_within_program() {
                     let minutes = longest.as_secs() / 60;
                     show(&format!("\nSTUCK: no test has ended for {minutes} minutes; it runs:"));
-                    end_all_below(&child, &mut show);
+                    end_stuck(&child, started, &mut show);
                 }
                 continue;
             }
@@ -100,10 +120,13 @@ fn pieces(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     receiver
 }
 
-/// Shows what every process of a child waits for, and kills them; the child itself, which is cargo,
-/// continues with the next program.
-fn end_all_below(child: &Child, show: &mut impl FnMut(&str)) {
-    let below = descendants(child.id());
+/// Shows what every process of a child waits for, and kills them; the child itself only if it is a
+/// test program.
+fn end_stuck(child: &Child, started: Started, show: &mut impl FnMut(&str)) {
+    let mut below = descendants(child.id());
+    if started == Started::Directly {
+        below.insert(0, child.id());
+    }
     for pid in &below {
         show(&state_of(*pid));
     }
@@ -171,7 +194,7 @@ mod tests {
     #[test]
     fn tests_that_do_not_compile_count_as_a_failure() {
         let mut report = Report::default();
-        assert_eq!(watch(&mut report, &mut shell("exit 1")).unwrap(), End::Whole);
+        assert_eq!(watch(&mut report, &mut shell("exit 1"), Started::ByCargo).unwrap(), End::Whole);
         assert_eq!(report.failed, 1);
     }
 
@@ -182,7 +205,8 @@ mod tests {
             exit 1";
         let mut report = Report::default();
         let mut shown = String::new();
-        let end = watch_for(&mut report, &mut shell(script), Duration::from_millis(500), |line| {
+        let (longest, started) = (Duration::from_millis(500), Started::ByCargo);
+        let end = watch_for(&mut report, &mut shell(script), started, longest, |line| {
             shown += line;
         })
         .unwrap();
@@ -196,10 +220,22 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_is_stuck_is_killed_itself() {
+        let script = "printf 'running 2 tests\ntest a ... ok\ntest b ... '; sleep 600; true";
+        let mut report = Report::default();
+        let longest = Duration::from_millis(300);
+        let end =
+            watch_for(&mut report, &mut shell(script), Started::Directly, longest, |_| {}).unwrap();
+        assert_eq!(end, End::Cut(vec!["b".to_owned()]));
+        assert_eq!(report.failures(), ["b"]);
+    }
+
+    #[test]
     fn a_compiler_may_be_silent() {
         let mut report = Report::default();
         let mut command = shell("sleep 0.5; echo 'test result: ok. 1 passed; 0 failed'");
-        let end = watch_for(&mut report, &mut command, Duration::from_millis(100), |_| {}).unwrap();
+        let (longest, started) = (Duration::from_millis(100), Started::ByCargo);
+        let end = watch_for(&mut report, &mut command, started, longest, |_| {}).unwrap();
         assert_eq!(end, End::Whole);
         assert_eq!((report.passed, report.failed), (1, 0));
     }
@@ -211,7 +247,7 @@ mod tests {
         let below = descendants(std::process::id());
         assert!(below.contains(&child.id()) && below.len() >= 2, "{below:?}");
         assert!(state_of(child.id()).contains("sleep 600"));
-        end_all_below(&child, &mut |_| {});
+        end_stuck(&child, Started::ByCargo, &mut |_| {});
         child.wait().unwrap();
     }
 }

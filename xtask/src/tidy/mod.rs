@@ -5,6 +5,7 @@
 
 mod documents;
 mod hooks;
+mod links;
 mod metrics;
 mod proof;
 mod sources;
@@ -29,7 +30,7 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 13] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 14] = [
     sources::headers,
     sources::lengths,
     sources::modules,
@@ -38,6 +39,7 @@ const RULES: [fn(&Sources) -> Vec<Finding>; 13] = [
     sources::machine_paths,
     documents::paths_exist,
     documents::commands_exist,
+    links::links_lead_somewhere,
     hooks::touch_list,
     metrics::named_and_listed,
     proof::tests_exist,

@@ -44,7 +44,7 @@ pub struct Compared {
 
 /// Runs the tests with this agent.
 pub fn measure(binary: &Path) -> Result<Accuracy> {
-    let program = build::Target::Host.live_tests()?;
+    let program = build::Target::Host.tests("live")?.program("live")?;
     let mut command = Command::new(program);
     command.args(TESTS).args(["--test-threads=1", "--show-output"]);
     command.current_dir(tree::root().join("agent")).env("PORTOLAN_BIN", binary);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
@@ -67,6 +68,9 @@ pub fn install(packages: &[&str]) -> Result<()> {
     if !shell::is_root() {
         bail!("installing {} needs root: run the same command as root", packages.join(", "));
     }
+    // Each ends by letting services start again: two at once would let those of the other one.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     println!("installing {}", packages.join(" "));
     let policy = NoStarts::begin()?;
     // Old lists name files that the servers no longer have: one retry with fresh lists.

@@ -7,7 +7,7 @@
 
 use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
@@ -27,9 +27,16 @@ pub fn build() -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// Builds the agent as it is shipped, with the installed toolchain.
+/// Builds the agent as it is shipped, with the installed toolchain. A build of the tests takes the
+/// returned path over.
 pub fn compile() -> Result<PathBuf> {
-    Target::Host.agent(Checks::Off)
+    println!(
+        "building the agent: minutes the first time; the step `loader(build)` compiles the kernel \
+         programs and shows nothing meanwhile"
+    );
+    let mut cargo = Target::Host.release("build", Checks::Off)?;
+    shell::loud(cargo.args(["--package", "agent"]))?;
+    Ok(tree::target()?.join(host()).join("release/portolan"))
 }
 
 /// Whether our own crates are built with overflow checks and debug assertions.
@@ -50,42 +57,37 @@ pub enum Target {
     Aarch64,
 }
 
+/// The tests in `agent/tests`, and the agent that they start; both with [`Checks::On`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tests {
+    /// The agent.
+    pub agent: PathBuf,
+    /// Programs of tests, by their names.
+    pub programs: Vec<(String, PathBuf)>,
+}
+
 /// rustc's name of it.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// ring has parts in C and assembly, and a program must be linked.
 pub const AARCH64_COMPILER: &str = "aarch64-linux-gnu-gcc";
 
 impl Target {
-    /// Builds the agent and returns its path, which a build with other checks takes over.
-    pub fn agent(self, checks: Checks) -> Result<PathBuf> {
+    /// Compiles the tests in `agent/tests` of this name (`*` for all), and the agent that they start.
+    ///
+    /// Cargo compiles the agent for them in any case, with what tests need of its libraries: a build
+    /// of the agent alone would compile our own crates once more.
+    pub fn tests(self, name: &str) -> Result<Tests> {
         println!(
-            "building the agent{}{}: minutes the first time; the step `loader(build)` compiles the \
-             kernel programs and shows nothing meanwhile",
-            self.suffix(),
-            if checks == Checks::On { " with checks of overflow" } else { "" },
+            "building the live tests and their agent{}: minutes the first time",
+            self.suffix()
         );
-        let mut cargo = self.release("build", checks)?;
-        shell::loud(cargo.args(["--package", "agent"]))?;
-        let folder = match self {
-            Self::Host => tree::target()?.join(host()),
-            Self::Aarch64 => folder()?.join(AARCH64),
-        };
-        Ok(folder.join("release/portolan"))
-    }
-
-    /// Compiles the live tests, with checks, and returns the path of their program.
-    pub fn live_tests(self) -> Result<PathBuf> {
-        println!("building the live tests{}", self.suffix());
         let mut cargo = self.release("test", Checks::On)?;
-        cargo.args(["--package", "agent", "--test", "live", "--no-run"]);
-        cargo.args(["--quiet", "--message-format=json"]);
+        cargo.args(["--package", "agent", "--test", name, "--no-run"]);
+        cargo.arg("--message-format=json-render-diagnostics");
+        // Its progress, and what does not compile.
+        cargo.stderr(Stdio::inherit());
         let messages = shell::output(&mut cargo)?;
-        let mut programs = messages.lines().filter_map(|line| {
-            let message: serde_json::Value = serde_json::from_str(line).ok()?;
-            let is_it = message["target"]["name"] == "live";
-            is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
-        });
-        programs.next_back().context("cargo does not name the program of the live tests")
+        Tests::find(&messages).context("cargo names no agent that it built for the tests")
     }
 
     /// Brings the standard library that it takes.
@@ -141,6 +143,32 @@ impl Target {
     }
 }
 
+// === impl Tests ===
+
+impl Tests {
+    /// The program of this name.
+    pub fn program(self, name: &str) -> Result<PathBuf> {
+        let found = self.programs.into_iter().find(|(program, _)| program == name);
+        Ok(found.with_context(|| format!("there are no tests called {name} in agent/tests"))?.1)
+    }
+
+    /// Reads cargo's messages, one JSON object a line.
+    fn find(messages: &str) -> Option<Self> {
+        let (mut agent, mut programs) = (None, Vec::new());
+        for line in messages.lines() {
+            let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let Some(path) = message["executable"].as_str().map(PathBuf::from) else { continue };
+            let target = &message["target"];
+            match (target["kind"][0].as_str(), target["name"].as_str()) {
+                (Some("bin"), Some("portolan")) => agent = Some(path),
+                (Some("test"), Some(name)) => programs.push((name.to_owned(), path)),
+                _ => {}
+            }
+        }
+        Some(Self { agent: agent?, programs })
+    }
+}
+
 /// rustc's name of this machine. Given to cargo, it keeps flags of ours from build scripts and
 /// macros, which cannot be linked statically.
 fn host() -> String {
@@ -181,4 +209,23 @@ fn folder() -> Result<PathBuf> {
 /// In CI the committed versions are the ones that count.
 pub fn locked() -> Option<&'static str> {
     env::var_os("CI").map(|_| "--locked")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_is_the_one_that_was_built_for_the_tests() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"agent"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"portolan"},"executable":"/t/release/portolan"}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"live"},"executable":"/t/release/deps/live-1"}
+{"reason":"build-finished","success":true}"#;
+        let tests = Tests::find(messages).unwrap();
+        assert_eq!(tests.agent, Path::new("/t/release/portolan"));
+        assert_eq!(tests.program("live").unwrap(), Path::new("/t/release/deps/live-1"));
+        assert!(Tests::find(messages).unwrap().program("dead").is_err());
+        assert_eq!(Tests::find(""), None);
+    }
 }

@@ -101,6 +101,16 @@ impl Report {
         }
     }
 
+    /// Adds the results of other tests, which ran beside these.
+    pub fn append(&mut self, other: Self) {
+        let Self { passed, failed, skipped, reasons, failures, retried, verdicts, .. } = other;
+        self.add_sums((passed, failed, skipped));
+        self.reasons.extend(reasons);
+        self.failures.extend(failures);
+        self.retried.extend(retried);
+        self.verdicts.extend(verdicts);
+    }
+
     /// Adds the results of another run, such as on another kernel.
     pub fn add_sums(&mut self, (passed, failed, skipped): (usize, usize, usize)) {
         self.passed += passed;
@@ -287,6 +297,17 @@ mod tests {
         assert_eq!((report.passed, report.failed), (1, 1));
         report.retried("a::b", &read("test result: ok. 1 passed; 0 failed; 0 ignored;").0);
         assert_eq!((report.passed, report.failed), (2, 0));
+    }
+
+    #[test]
+    fn what_ran_beside_is_added_with_its_names() {
+        let (mut report, _) =
+            read("test a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored;");
+        let other = "test b ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 2 ignored;";
+        report.append(read(other).0);
+        assert_eq!((report.passed, report.failed, report.skipped), (1, 1, 2));
+        assert_eq!(report.failures(), ["b"]);
+        assert!(report.has_ended("a") && report.has_ended("b"));
     }
 
     #[test]

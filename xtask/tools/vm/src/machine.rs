@@ -46,9 +46,10 @@ pub fn run(
     mut line: impl FnMut(&str),
 ) -> Result<Run> {
     let mut file = File::create(log).context("creating a file for the console")?;
+    // An emulator computes without a pause; what runs beside it has deadlines.
+    let mut command = Command::new("nice");
     // Ends the machine should it hang, and with us if we end first.
-    let mut command = Command::new("timeout");
-    command.arg("--kill-after=5").arg(patience.as_secs().to_string());
+    command.args(["-n", "10", "timeout", "--kill-after=5"]).arg(patience.as_secs().to_string());
     Emulator::of(architecture)?.add_to(&mut command);
     command.args(["-accel", "tcg,thread=multi", "-smp", PROCESSORS]).args(architecture.machine);
     command.args(["-m", MEMORY, "-nographic", "-no-reboot", "-nic", "none"]);

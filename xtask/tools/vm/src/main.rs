@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
-use portolan_kit::build::Checks;
 use portolan_kit::report::Report;
 use portolan_kit::{setup, summary, tree};
 
@@ -226,7 +225,8 @@ impl Trial<'_> {
             given.clone()
         } else {
             setup::setup()?;
-            (architecture.target.agent(Checks::On)?, architecture.target.live_tests()?)
+            let tests = architecture.target.tests("live")?;
+            (tests.agent.clone(), tests.program("live")?)
         };
         Ok(Some(Subject { kernel, folder, agent, tests }))
     }

@@ -25,6 +25,7 @@ const UNITS: Record<string, Record<string, number>> = {
   percent: { "": 1, "%": 1 },
   seconds: { us: 1e-6, "µs": 1e-6, ms: 1e-3, s: 1, m: 60 },
 };
+const VALUES: Record<string, string> = { ns: "shop", role: "client", why: "timeout", state: "error", kind: "connect", host: "node7" };
 const EXAMPLES: Record<string, string> = { plain: "10", percent: "1%", seconds: "50ms" };
 
 export type TextField = (typeof TEXTS)[number];
@@ -33,7 +34,7 @@ export type NumberField = keyof typeof NUMBERS;
 /** What a row offers to filters: shares are in percent, durations in seconds. */
 export interface Facts {
   texts: Partial<Record<TextField, string[]>>;
-  numbers: Partial<Record<NumberField, number | null>>;
+  numbers: Partial<Record<NumberField, number | number[] | null>>;
 }
 
 /** Whether a row is wanted. */
@@ -59,25 +60,25 @@ export function quoted(value: string): string {
 
 function tokens(text: string): Letter[][] {
   const found: Letter[][] = [];
-  let token: Letter[] | null = null;
+  let token: Letter[] = [];
   let inQuotes = false;
   const letters = [...text];
   for (let i = 0; i < letters.length; i++) {
-    let c = letters[i] as string;
-    if (c === '"') {
-      inQuotes = !inQuotes;
-      token ??= [];
+    const c = letters[i] as string;
+    if (c === '"') inQuotes = !inQuotes;
+    else if (inQuotes && c === "\\") {
+      const next = letters[++i];
+      if (next === undefined) throw new Error("the text ends behind \\");
+      token.push({ c: next, plain: false });
     } else if (!inQuotes && /\s/u.test(c)) {
-      if (token) found.push(token);
-      token = null;
-    } else {
-      if (inQuotes && c === "\\" && i + 1 < letters.length) c = letters[++i] as string;
-      (token ??= []).push({ c, plain: !inQuotes });
-    }
+      found.push(token);
+      token = [];
+    } else token.push({ c, plain: !inQuotes });
   }
-  if (inQuotes) throw new Error('a quote is not closed; write "…"');
-  if (token) found.push(token);
-  return found;
+  if (inQuotes) throw new Error('the closing " is missing');
+  found.push(token);
+  // An empty word is a part of everything.
+  return found.filter((one) => one.length > 0);
 }
 
 const string = (letters: Letter[]) => letters.map((letter) => letter.c).join("");
@@ -108,16 +109,23 @@ function word(text: string): Filter {
   const wanted = text.toLowerCase();
   return ({ texts, numbers }) =>
     Object.values(texts).some((values) => values?.some((value) => value.toLowerCase().includes(wanted))) ||
-    (numbers.port !== undefined && numbers.port !== null && String(numbers.port) === wanted);
+    all(numbers.port).some((port) => String(port) === wanted);
+}
+
+/** The numbers of a field: a row may stand for several. */
+function all(numbers: number | number[] | null | undefined): number[] {
+  return numbers === undefined || numbers === null ? [] : [numbers].flat();
 }
 
 function comparisonOf(field: string, comparison: string, value: string): Filter {
   if (Object.hasOwn(NUMBERS, field)) return number(field as NumberField, comparison, value);
   const known = TEXTS.find((name) => name === field);
   if (!known) {
-    throw new Error(`"${field}" is not a field; fields are ${[...TEXTS, ...Object.keys(NUMBERS)].join(", ")}`);
+    const names = [...TEXTS, ...Object.keys(NUMBERS)];
+    const near = names.find((name) => isNear(field, name));
+    throw new Error(`"${field}" is not a field; ${near ? `did you mean ${near}? ` : ""}fields are ${names.join(", ")}`);
   }
-  if (value === "") throw new Error(`${field}= needs a value, like ${field}=shop`);
+  if (value === "") throw new Error(`${field}= needs a value, like ${field}=${VALUES[field] ?? "shop/cart"}`);
   if (comparison !== "=") throw new Error(`${field} is a text; write ${field}=${value} or ${field}!=${value}`);
   const wanted = value.toLowerCase();
   const fits = known === "why" ? (text: string) => text.includes(wanted) : (text: string) => isLike(wanted, text);
@@ -135,15 +143,24 @@ function number(field: NumberField, comparison: string, value: string): Filter {
     throw new Error(`"${value}" is not a value of ${field}; write it like ${example}`);
   }
   const wanted = Number(digits) * factor;
-  return ({ numbers }) => {
-    const found = numbers[field];
-    if (found === undefined || found === null) return false;
+  const holds = (found: number) => {
     if (comparison === ">") return found > wanted;
     if (comparison === "<") return found < wanted;
     if (comparison === ">=") return found >= wanted;
     if (comparison === "<=") return found <= wanted;
     return Math.abs(found - wanted) <= Number.EPSILON * Math.max(1, Math.abs(found));
   };
+  return ({ numbers }) => all(numbers[field]).some(holds);
+}
+
+/** Whether one letter more, less or other, or two that changed places, make one word the other. */
+function isNear(a: string, b: string): boolean {
+  if (a.length < 2 || Math.abs(a.length - b.length) > 1) return false;
+  let i = 0;
+  while (i < a.length && a[i] === b[i]) i++;
+  const [rest, other] = [a.slice(i), b.slice(i)];
+  const isSwapped = rest[0] === other[1] && rest[1] === other[0] && rest.slice(2) === other.slice(2);
+  return isSwapped || rest.slice(1) === other || rest === other.slice(1) || rest.slice(1) === other.slice(1);
 }
 
 /** Whether `*` in the pattern can stand for something so that it is the text. */

@@ -166,17 +166,18 @@ function draw(): void {
   };
   rows = edges.edges.map((edge) => row(edge, context));
   const wanted = rows.filter(isWanted);
-  const found = problems({
+  const { found, others } = problems({
     now: edges.timestamp,
     since: edges.window.since,
     context,
     rows,
+    isWanted: (row) => admits(facts(row)),
     conflicts: answers.conflicts.filter((one) => Date.parse(one.last_seen) >= Math.min(Date.parse(edges.window.since), Date.parse(edges.timestamp) - 300_000)),
     segments: answers.segments,
     timeouts: answers.timeouts,
     findings: status.findings,
   });
-  drawProblems(found, wanted);
+  drawProblems(found, others, wanted);
   const shown = wanted.filter((one) => admits(facts(one)));
   map.update(
     shown.filter((one) => !one.isListener && !one.edge.other_side && (view.monitoring || !one.isApart)),
@@ -219,9 +220,9 @@ function drawTab({ services, ports, conflicts, balance, segments, events, timeou
 
 let drawnProblems = "";
 
-function drawProblems(found: Problem[], wanted: Row[]): void {
+function drawProblems(found: Problem[], others: number, wanted: Row[]): void {
   const drawn = found.slice(0, MOST_PROBLEMS);
-  const text = JSON.stringify([drawn, found.length]);
+  const text = JSON.stringify([drawn, found.length, others, found.length > 0 || wanted.length]);
   // The same again: the reader may be about to press a button of it.
   if (text === drawnProblems) return;
   drawnProblems = text;
@@ -251,9 +252,10 @@ function drawProblems(found: Problem[], wanted: Row[]): void {
   const more = found.length - drawn.length;
   if (more > 0) items.push(element("li", { class: "quiet" }, `${more} more: see the tabs`));
   if (items.length === 0) {
-    const what = wanted.length > 0 ? `✓ nothing fails: ${counted(wanted.filter((one) => !one.isListener).length, "edge")} with traffic` : "no traffic in this window";
+    const what = wanted.length > 0 ? `✓ nothing fails here: ${counted(wanted.filter((one) => !one.isListener).length, "edge")} with traffic` : "no traffic in this window";
     items.push(element("li", { "data-state": "ok" }, what));
   }
+  if (others > 0) items.push(element("li", { class: "quiet" }, `${counted(others, "problem")} of edges outside of the filter`));
   by("problems").replaceChildren(...items);
 }
 

@@ -219,7 +219,7 @@ export class ServiceMap {
     drawn.group.setAttribute("data-state", one.state);
     const what = one.id.endsWith("/*") ? `${one.members.size} services of ${one.namespace}: unfold` : `only the edges of ${one.name}`;
     say(drawn.title, visible(what));
-    drawn.group.setAttribute("aria-label", visible(what));
+    drawn.group.setAttribute("aria-label", `${one.label}: ${visible(what)}`);
   }
 }
 

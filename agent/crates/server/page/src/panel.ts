@@ -127,10 +127,14 @@ function charts(details: Details | null): Content[] {
   return [
     section(
       "Last 5 minutes",
-      chart("requests/s", points, (at) => per(at.requests, at), until, seconds, rate),
-      chart("P99", points, (at) => at.p99_seconds, until, seconds, quantile),
-      chart("failed connects and unanswered/s", points, (at) => per(at.connects_failed + at.unanswered, at), until, seconds, rate, "bad"),
-      chart("retransmits/s", points, (at) => per(at.retransmits, at), until, seconds, rate, "bad"),
+      element(
+        "div",
+        { class: "charts" },
+        chart("requests/s", points, (at) => per(at.requests, at), until, seconds, rate),
+        chart("P99", points, (at) => at.p99_seconds, until, seconds, quantile),
+        chart("failed connects, unanswered/s", points, (at) => per(at.connects_failed + at.unanswered, at), until, seconds, rate, "bad"),
+        chart("retransmits/s", points, (at) => per(at.retransmits, at), until, seconds, rate, "bad"),
+      ),
       distribution(points),
     ),
   ];

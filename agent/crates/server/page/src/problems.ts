@@ -27,6 +27,8 @@ export interface Sources {
   since: string;
   context: Context;
   rows: Row[];
+  /** Rows whose problems are wanted. */
+  isWanted: (row: Row) => boolean;
   conflicts: Conflict[];
   segments: Segments | null;
   timeouts: EdgeTimeouts[];
@@ -42,14 +44,15 @@ const REASONS: Record<string, string> = {
   own_connects_fail: "its own connects fail on its side",
 };
 
-/** The problems of a moment. */
-export function problems(sources: Sources): Problem[] {
+/** The problems of a moment, and how many of edges are left out because nobody wants them. */
+export function problems(sources: Sources): { found: Problem[]; others: number } {
   const { rows, context, timeouts, findings } = sources;
-  const wrong = rows.filter((row) => row.edge.why.length > 0 && !row.edge.other_side && !(row.isListener && row.edge.port === 0));
+  const all = rows.filter((row) => row.edge.why.length > 0 && !row.edge.other_side && !(row.isListener && row.edge.port === 0));
+  const wrong = all.filter(sources.isWanted);
   // Monitoring and the agent itself are on no map: what fails there is an edge above, or nothing.
   const onMap = new Set(rows.filter((row) => context.onMap.has(row.key)).flatMap((row) => [row.client, row.server]));
   const applications = [...context.services.values()].filter((service) => onMap.has(nameOf(service)));
-  const explained = new Set(wrong.flatMap((row) => (row.state === "error" ? [row.server] : [])));
+  const explained = new Set(all.flatMap((row) => (row.state === "error" ? [row.server] : [])));
   const found = [
     ...wrong.map((row) => ofEdge(row, sources)),
     ...sources.conflicts.map((conflict) => ofConflict(conflict, sources.now)),
@@ -60,7 +63,8 @@ export function problems(sources: Sources): Problem[] {
     ...timeouts.flatMap((edge) => (edge.finding ? [ofFinding(edge.finding, selectionOf(edge))] : [])),
     ...findings.filter((finding) => finding.severity !== "info").map((finding) => ofFinding(finding, null)),
   ];
-  return found.sort((a, b) => ORDER[a.state] - ORDER[b.state] || b.count - a.count);
+  found.sort((a, b) => ORDER[a.state] - ORDER[b.state] || b.count - a.count);
+  return { found, others: all.length - wrong.length };
 }
 
 export function selectionOf(ends: Parameters<typeof clientOf>[0]): Selection {

@@ -37,9 +37,9 @@ export function edges(series: Map<string, Series>, until: () => number, open: (r
       number("p50", "P50", (row) => row.edge.request.p50_seconds, quantile, { rank: 1, hint: "median request latency" }),
       number("p99", "P99", (row) => row.edge.request.p99_seconds, quantile, { hint: "request latency that 99 % of requests stay below" }),
       number("err", "Err%", (row) => row.errors, (n) => rate(n), { hint: "share of connects and requests that failed", kind: (row) => bad((row.errors ?? 0) > 0) }),
-      number("unans", "Unans", (row) => row.edge.unanswered, count, { rank: 1, hint: "requests without a response", kind: (row) => bad(row.edge.unanswered > 0) }),
-      number("conn", "Conn/s", (row) => row.connects, rate, { rank: 1, hint: "attempts to connect per second" }),
-      number("fail", "Fail/s", (row) => row.failed, rate, { rank: 1, hint: "failed attempts to connect per second", kind: (row) => bad(row.failed > 0) }),
+      number("unans", "Unans", (row) => row.edge.unanswered, count, { rank: 2, hint: "requests without a response", kind: (row) => bad(row.edge.unanswered > 0) }),
+      number("conn", "Conn/s", (row) => row.connects, rate, { rank: 2, hint: "attempts to connect per second" }),
+      number("fail", "Fail/s", (row) => row.failed, rate, { rank: 2, hint: "failed attempts to connect per second", kind: (row) => bad(row.failed > 0) }),
       text("why", "Why", (row) => row.why, { kind: (row) => (row.state === "error" ? "bad" : "") }),
       number("retr", "Retr%", (row) => row.retransmits, (n) => rate(n), { rank: 1, hint: "share of segments that were retransmitted" }),
       number("rtt", "RTT", (row) => row.edge.rtt.p50_seconds, quantile, { rank: 2, hint: "median round-trip time" }),
@@ -237,7 +237,7 @@ export interface AgentRow {
 export function agentRows(status: Status): AgentRow[] {
   const lost = (counts: Record<string, number>) => Object.entries(counts).map(([why, n]) => `${count(n)} ${why.replaceAll("_", " ")}`);
   return [
-    ...status.findings.map((one): AgentRow => ({ part: "finding", name: one.code, state: SEVERITIES[one.severity] ?? "ok", value: one.title, detail: one.remediation ? `fix: ${one.remediation}` : Object.values(one.evidence).join(", ") })),
+    ...status.findings.map((one): AgentRow => ({ part: "finding", name: one.code, state: one.severity === "info" ? "idle" : (SEVERITIES[one.severity] ?? "ok"), value: one.title, detail: one.remediation ? `fix: ${one.remediation}` : Object.values(one.evidence).join(", ") })),
     { part: "agent", name: "version", state: "ok", value: status.version, detail: `kernel ${status.kernel}` },
     { part: "agent", name: "collection", state: "ok", value: duration(status.collection_seconds), detail: `${count(status.edges)} edges` },
     ...status.hooks.map((one): AgentRow => ({ part: "hook", name: one.name, state: one.attached ? "ok" : "idle", value: one.attached ? `${count(one.runs)} runs` : "not attached", detail: one.reason ?? one.observes })),

@@ -1,5 +1,7 @@
 // What the tests of the page share: a browser, a page that reports every error and every request to
-// elsewhere, and waiting for what is expected.
+// elsewhere, and waiting for what is expected. With `PAGE=FOLDER` the browser gets the page from
+// there instead of from the agent, with the agent's headers: to try a change without building the
+// agent.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -27,6 +29,7 @@ export async function open(browser, url, options = {}) {
   page.on("request", (request) => {
     if (new URL(request.url()).origin !== new URL(url).origin) errors.push(`asked elsewhere: ${request.url()}`);
   });
+  if (process.env.PAGE) await page.route(/\/(page\.(js|css))?$/, fromFolder);
   await page.goto(url);
   return { page, errors, context };
 }
@@ -42,12 +45,12 @@ export async function eventually(expected, look) {
   }
 }
 
-/** Fails if axe finds anything that keeps people from using the page. */
-export async function accessible(page, where) {
+/** Fails if axe finds anything that keeps people from using the page, or a part of it. */
+export async function accessible(page, where, part = "html") {
   // The policy of the page forbids scripts of others; this way does not ask it.
   const session = await page.context().newCDPSession(page);
-  await session.send("Runtime.evaluate", { expression: axe });
-  const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  if (!(await page.evaluate(() => "axe" in globalThis))) await session.send("Runtime.evaluate", { expression: axe });
+  const { violations } = await page.evaluate((part) => globalThis.axe.run(part, { resultTypes: ["violations"] }), part);
   const found = violations.map(({ id, nodes }) => `${where}: ${id}: ${nodes.slice(0, 3).map((node) => `${node.html} ${node.failureSummary}`).join("\n")}`);
   assert.deepEqual(found, []);
 }
@@ -55,4 +58,9 @@ export async function accessible(page, where) {
 /** The texts of a column. */
 export function column(page, name) {
   return page.locator(`#tabpanel td.c-${name}`).allInnerTexts();
+}
+
+async function fromFolder(route) {
+  const name = new URL(route.request().url()).pathname.split("/").pop() || "page.html";
+  await route.fulfill({ response: await route.fetch(), body: readFileSync(`${process.env.PAGE}/${name}`) });
 }
