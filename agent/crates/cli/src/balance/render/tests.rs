@@ -80,6 +80,7 @@ fn golden(name: &str, text: &str) {
     let path: PathBuf =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("src/balance/render/golden").join(name);
     if std::env::var_os("PORTOLAN_BLESS").is_some() {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder of golden files");
         fs::write(&path, text).expect("writing a golden file");
     }
     let expected = fs::read_to_string(&path).unwrap_or_default();
