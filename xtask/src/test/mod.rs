@@ -57,7 +57,8 @@ pub fn test(args: &Args) -> Result<()> {
     }
     setup::setup()?;
     // While the agent is compiled for image and packages.
-    let programs = thread::spawn(install_programs);
+    let words = filter.to_vec();
+    let programs = thread::spawn(move || install_programs(&words));
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
@@ -119,8 +120,8 @@ pub fn test(args: &Args) -> Result<()> {
 }
 
 /// Installs the programs that tests use.
-fn install_programs() -> Result<()> {
-    needs::install()?;
+fn install_programs(filter: &[String]) -> Result<()> {
+    needs::install(filter)?;
     if let Err(error) = page::tools() {
         println!("the test of the page in a browser is skipped: {error:#}");
     }

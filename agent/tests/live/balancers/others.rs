@@ -1,5 +1,5 @@
-//! Envoy, Traefik and Caddy, where they are installed: in PATH, or where `cargo xtask test` puts
-//! what no distribution has, `target/balancers`.
+//! Envoy, Traefik and Caddy, where they are installed: in PATH, or in `target/balancers`, where
+//! `cargo xtask test balancers` puts them; runs of all tests, as in CI, do not fetch them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn program(name: &str) -> Option<String> {
     match missing(&[name, "nginx"]) {
         None => Some(name.to_owned()),
         Some(why) => {
-            println!("SKIPPED: {why}");
+            println!("SKIPPED: {why}; `cargo xtask test balancers` installs it");
             None
         }
     }

@@ -132,17 +132,17 @@ fn nothing_is_dropped_silently() {
             "why these backends",
             "9 of 10 connects failed",
         ] {
-            let is_there = text.contains(wanted)
-                || (wanted.starts_with("why") && is_named_missing(wanted, &text))
-                || (wanted == "100" && text.contains("limits"));
+            let is_there = text.contains(wanted) || is_named_missing(wanted, &text);
             assert!(is_there, "{wanted:?} is not in {balancer:?}:\n{text}");
         }
     }
 }
 
-/// Whether the setting that a reason belongs to is among what the target cannot be told.
-fn is_named_missing(reason: &str, text: &str) -> bool {
-    match reason {
+/// Whether the setting that a value or a reason belongs to is among what the target cannot be told.
+fn is_named_missing(wanted: &str, text: &str) -> bool {
+    match wanted {
+        "/healthz" => text.contains("* health_check: "),
+        "100" => text.contains("* limits: "),
         "why so many connections" => text.contains("keep_alive.connections"),
         "why clients are idle for so long" => text.contains("keep_alive.client_idle"),
         "why this algorithm" => text.contains("lb_policy cookie"),
