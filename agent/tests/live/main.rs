@@ -63,7 +63,6 @@ mod aborts;
 mod applications;
 mod attach;
 mod balance;
-mod balancers;
 mod bootstrap_tcp;
 mod bpftrace;
 mod budget;

