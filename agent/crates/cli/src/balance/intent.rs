@@ -251,10 +251,7 @@ impl Intent {
                 backend_idle: Duration::from_secs(4),
                 client_idle: Duration::from_secs(75),
             },
-            timeouts: Timeouts {
-                connect: Duration::from_secs(1),
-                request: Duration::from_secs(60),
-            },
+            timeouts: Timeouts { connect: Duration::from_secs(1), request: Duration::from_mins(1) },
             retries: 1,
             limits: Limits::default(),
             tls: None,

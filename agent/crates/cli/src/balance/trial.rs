@@ -71,6 +71,7 @@ pub(super) struct TestArgs {
 
 /// What came of the requests, as the sender has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[expect(clippy::struct_field_names, reason = "as in the JSON")]
 struct Sent {
     /// Tried.
     sent: u32,
@@ -95,6 +96,7 @@ struct Answer<'a> {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "as in the JSON")]
 struct Received<'a> {
     backend: &'a str,
     received: u64,
@@ -166,7 +168,7 @@ fn send(arguments: &TestArgs, address: SocketAddr, mode: Mode) -> Sent {
                 Mode::Http => ask(address, &request),
                 Mode::Tcp => TcpStream::connect_timeout(&address, PATIENCE).map(|_| 200),
             };
-            sum.add(result);
+            sum.add(&result);
         }
     };
     thread::scope(|scope| {
@@ -316,10 +318,10 @@ fn text(answer: &Answer<'_>) -> String {
 // === impl Sent ===
 
 impl Sent {
-    fn add(&mut self, result: io::Result<u16>) {
+    fn add(&mut self, result: &io::Result<u16>) {
         self.sent += 1;
         match result {
-            Ok(status) if status < 500 => self.ok += 1,
+            Ok(status) if *status < 500 => self.ok += 1,
             Ok(_) => self.server_errors += 1,
             Err(_) => self.failed += 1,
         }

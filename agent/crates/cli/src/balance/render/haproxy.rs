@@ -1,5 +1,7 @@
 //! HAProxy 2.4 or later.
 
+use std::fmt::Write as _;
+
 use notation::duration::text as time;
 
 use super::super::intent::{
@@ -71,7 +73,7 @@ fn bind(intent: &Intent) -> String {
             TlsVersion::V12 => "TLSv1.2",
             TlsVersion::V13 => "TLSv1.3",
         };
-        line += &format!(" ssl crt {} ssl-min-ver {minimum}", tls.certificate);
+        let _ = write!(line, " ssl crt {} ssl-min-ver {minimum}", tls.certificate);
         let offered: Vec<&str> = tls
             .alpn
             .iter()
@@ -81,7 +83,7 @@ fn bind(intent: &Intent) -> String {
             })
             .collect();
         if !offered.is_empty() {
-            line += &format!(" alpn {}", offered.join(","));
+            let _ = write!(line, " alpn {}", offered.join(","));
         }
     }
     line
@@ -113,27 +115,29 @@ fn backend(intent: &Intent, to: &mut Writer) {
     }
     let mut usual = String::from("default-server");
     if let Some(HealthCheck { interval, timeout, fall, rise, .. }) = &intent.health_check {
-        usual += &format!(" inter {} fall {fall} rise {rise}", time(*interval));
+        let _ = write!(usual, " inter {} fall {fall} rise {rise}", time(*interval));
         to.line(format!("timeout check {}", time(*timeout)));
         let passive = intent.passive_check;
         // Without active checks nothing would bring such a backend back.
-        usual += &format!(" observe layer4 error-limit {} on-error mark-down", passive.failures);
+        let _ =
+            write!(usual, " observe layer4 error-limit {} on-error mark-down", passive.failures);
     }
     if intent.mode == Mode::Http {
         let kept = intent.keep_alive;
         to.why(intent, Setting::Connections);
         to.why(intent, Setting::BackendIdle);
-        usual += &format!(
+        let _ = write!(
+            usual,
             " pool-max-conn {} pool-purge-delay {}",
             kept.connections,
             time(kept.backend_idle)
         );
     }
     if let Some(most) = intent.limits.connections {
-        usual += &format!(" maxconn {most}");
+        let _ = write!(usual, " maxconn {most}");
     }
     if let Some(most) = intent.limits.pending {
-        usual += &format!(" maxqueue {most}");
+        let _ = write!(usual, " maxqueue {most}");
     }
     if intent.proxy_protocol.send {
         usual += " send-proxy-v2";
@@ -150,7 +154,7 @@ fn backend(intent: &Intent, to: &mut Writer) {
             line += " check";
         }
         if matches!(intent.sticky, Some(Sticky::Cookie(_))) {
-            line += &format!(" cookie {server}");
+            let _ = write!(line, " cookie {server}");
         }
         if *backup {
             line += " backup";

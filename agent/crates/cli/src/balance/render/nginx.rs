@@ -1,5 +1,7 @@
 //! nginx, as distributed without a subscription, 1.18 or later.
 
+use std::fmt::Write as _;
+
 use notation::duration::text as time;
 
 use super::super::intent::{
@@ -93,12 +95,12 @@ fn server(intent: &Intent, backend: &Backend, to: &mut Writer) {
     let Backend { address, weight, backup } = backend;
     let mut line = format!("server {address}");
     if *weight != 1 {
-        line += &format!(" weight={weight}");
+        let _ = write!(line, " weight={weight}");
     }
     let check = intent.passive_check;
-    line += &format!(" max_fails={} fail_timeout={}", check.failures, time(check.pause));
+    let _ = write!(line, " max_fails={} fail_timeout={}", check.failures, time(check.pause));
     if let Some(most) = intent.limits.connections {
-        line += &format!(" max_conns={most}");
+        let _ = write!(line, " max_conns={most}");
     }
     if *backup {
         if !has_backups(intent) {
