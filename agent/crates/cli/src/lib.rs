@@ -75,8 +75,8 @@ pub enum Command {
     Services(services::ServicesArgs),
     /// Draw the graph of services.
     Map(map::MapArgs),
-    /// Is load spread evenly over the backends of a service?
-    Balance(balance::BalanceArgs),
+    /// Is load spread evenly over backends? Generate, deploy and test load balancers.
+    Balance(Box<balance::BalanceArgs>),
     /// Will a keep-alive mismatch reset requests? How long idle connections last, and are used.
     Timeouts(timeouts::TimeoutsArgs),
     /// Show connections between network segments, and which are allowed.

@@ -1,44 +1,45 @@
-//! `portolan balance`: how connections and requests spread over the backends of a service.
+//! `portolan balance` without a subcommand: how connections and requests spread over the backends of
+//! a service.
 
 use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::outcome::Report;
-use super::target::Target;
-use super::{Outcome, Output, human, known, print, window};
+use crate::outcome::Report;
+use crate::target::Target;
+use crate::{Outcome, Output, human, known, print, window};
 use api_types::{Backend, Balance, BalanceGroup, BalanceVerdict, Distribution, WindowChoice};
-
-const EXAMPLES: &str = "\
-Examples:
-  portolan balance
-  portolan balance api --window 1m
-  portolan balance --output json | jq '.groups[] | select(.requests.verdict == \"unbalanced\")'
-
-The share of a backend is its part of what the client sent to all backends of that server and port.
-Load is balanced if every share is within 5 percentage points of the expected one, which is equal
-for all or set by balance.weights. With too few samples there is no verdict.";
 
 /// Cells of a bar.
 const WIDTH: usize = 20;
 
 #[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
-pub struct BalanceArgs {
+pub(super) struct SpreadArgs {
     #[command(flatten)]
-    target: Target,
+    pub target: Target,
     /// Services to show [default: all with more than one backend].
-    services: Vec<String>,
+    pub services: Vec<String>,
     /// Time that the numbers cover: 1m, 5m (at most), or start, since the agent started. Chance
     /// needs many samples to be told from a fault, so it is 5m by default.
     #[arg(long, value_name = "WINDOW", default_value = "5m", value_parser = window::parse)]
-    window: WindowChoice,
+    pub window: WindowChoice,
     #[command(flatten)]
-    report: Report,
+    pub report: Report,
 }
 
-pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<Outcome> {
-    let BalanceArgs { target, services, window, report } = arguments;
+pub(super) fn run(arguments: &SpreadArgs) -> anyhow::Result<Outcome> {
+    let SpreadArgs { target, services, window, report } = arguments;
+    let (body, answer) = ask(arguments)?;
+    match target.output {
+        Output::Json => print(&format!("{}\n", body.trim_end()))?,
+        Output::Text => print(&text(&answer, *window, !services.is_empty()))?,
+    }
+    Ok(report.of(answer.groups.iter().any(is_unbalanced)))
+}
+
+/// The agent's answer, as JSON and read; the services must exist.
+pub(super) fn ask(arguments: &SpreadArgs) -> anyhow::Result<(String, Balance)> {
+    let SpreadArgs { target, services, window, .. } = arguments;
     let query = window::query(*window, services);
     let body = target.text(&format!("/api/v1/balance{query}"))?;
     let answer: Balance = client::read(&body)?;
@@ -48,19 +49,18 @@ pub(super) fn run(arguments: &BalanceArgs) -> anyhow::Result<Outcome> {
         services,
         &answer.groups.iter().map(server).collect::<Vec<_>>(),
     )?;
-    match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end()))?,
-        Output::Text => print(&text(&answer, *window, !services.is_empty()))?,
-    }
-    let is_unbalanced = |group: &BalanceGroup| {
-        [group.connections, group.requests]
-            .iter()
-            .any(|spread| spread.verdict == BalanceVerdict::Unbalanced)
-    };
-    Ok(report.of(answer.groups.iter().any(is_unbalanced)))
+    Ok((body, answer))
 }
 
-fn text(answer: &Balance, choice: WindowChoice, with_single: bool) -> String {
+/// Whether connections or requests are not spread as expected.
+pub(super) fn is_unbalanced(group: &BalanceGroup) -> bool {
+    [group.connections, group.requests]
+        .iter()
+        .any(|spread| spread.verdict == BalanceVerdict::Unbalanced)
+}
+
+/// Groups with bars.
+pub(super) fn text(answer: &Balance, choice: WindowChoice, with_single: bool) -> String {
     let mut text = String::new();
     let is_shown = |group: &&BalanceGroup| with_single || group.backends.len() > 1;
     for group in answer.groups.iter().filter(is_shown) {
