@@ -121,7 +121,6 @@ mod tcp_retransmit_synack;
 mod tcp_send_reset;
 mod tiny;
 mod titles;
-mod top;
 mod unanswered;
 mod unseen;
 mod unsent;

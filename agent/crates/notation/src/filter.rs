@@ -599,7 +599,7 @@ mod tests {
         fn a_filter_reads_back_as_itself(terms in prop::collection::vec(term(), 0..5)) {
             if let Ok(filter) = terms.join(" ").parse::<Filter>() {
                 let written = filter.to_string();
-                prop_assert_eq!(written.parse::<Filter>().as_ref(), Ok(&filter), "{}", written);
+                prop_assert_eq!(written.parse::<Filter>(), Ok(filter), "{}", written);
             }
         }
 
