@@ -81,6 +81,9 @@ impl Sock {
     /// That of a `struct socket`; null if it has none.
     #[inline(always)]
     pub fn of_socket(socket: *const c_void) -> Self {
+        if config!(offsets.socket_sk) == MISSING {
+            return Self(core::ptr::null());
+        }
         Self(field!(socket, socket_sk: *const c_void))
     }
 

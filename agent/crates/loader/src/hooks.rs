@@ -416,6 +416,11 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
         "whether a client that is never answered was idle before a reset; unanswered requests of clients that send a last message",
     ),
     ("user_timeout", "the cause user_timeout of aborts, which are retransmission without it"),
+    (
+        "socket_sk",
+        "sockets in their storage, where the kernel permits no iterator over maps (docs/kernels.md)",
+    ),
+    ("last_received", "nothing: the clock is read more often (portolan_tcp_idle_close_seconds)"),
     ("lock_spinning", RACING_FIN),
     ("lock_owned", RACING_FIN),
 ];

@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Histogram,
         help: "The kernel's smoothed round trip time, sampled through the life of every connection.",
         labels: EDGE,
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: rtt,
     },
     Metric {

@@ -12,7 +12,7 @@ pub(super) const METRICS: &[Metric] = &[Metric {
     kind: Kind::Counter,
     help: "Time in which connections of this side had data to send and were limited by the other end's receive window or by their own send buffer, as the kernel times it. A limit that was never met has no series.",
     labels: &["client", "client_namespace", "server", "server_namespace", "port", "role", "by"],
-    fed_by: "iterate_sockets, inet_sock_set_state",
+    fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
     render,
 }];
 

@@ -25,7 +25,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Connection requests a listener dropped, mostly because its accept queue was full.",
         labels: LISTENER,
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: overflows,
     },
     Metric {
@@ -41,7 +41,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Server sockets: listening TCP sockets, and UDP sockets bound to a port that the program chose.",
         labels: LISTENER,
-        fed_by: "iterate_sockets, bound_sockets, bootstrap_udp",
+        fed_by: "iterate_table, iterate_sockets, bound_sockets, bootstrap_udp",
         render: listeners,
     },
     Metric {
@@ -49,7 +49,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Connections waiting to be accepted, in the fullest accept queue of the service on that port: of several sockets (SO_REUSEPORT) the one that is closest to its limit.",
         labels: LISTENER,
-        fed_by: "iterate_sockets",
+        fed_by: "iterate_table, iterate_sockets",
         render: backlog,
     },
     Metric {
@@ -57,7 +57,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Limit of connections waiting to be accepted, of the same accept queue as `portolan_listen_backlog`.",
         labels: LISTENER,
-        fed_by: "iterate_sockets",
+        fed_by: "iterate_table, iterate_sockets",
         render: backlog_max,
     },
 ];

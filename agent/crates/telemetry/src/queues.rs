@@ -14,7 +14,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Payload bytes that arrived on open connections and that the program of this side has not read.",
         labels: EDGE,
-        fed_by: "iterate_sockets",
+        fed_by: "iterate_table, iterate_sockets",
         render: receive,
     },
     Metric {
@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Payload bytes that the program of this side wrote on open connections and that the other end has not acknowledged, sent or not.",
         labels: EDGE,
-        fed_by: "iterate_sockets",
+        fed_by: "iterate_table, iterate_sockets",
         render: send,
     },
     Metric {
@@ -30,7 +30,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Gauge,
         help: "Connections that the other end closed at least a minute ago and that the program of this side has not closed (CLOSE_WAIT).",
         labels: EDGE,
-        fed_by: "iterate_sockets",
+        fed_by: "iterate_table, iterate_sockets",
         render: close_wait,
     },
 ];

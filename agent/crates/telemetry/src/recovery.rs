@@ -13,7 +13,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Retransmission timeouts (RTO) of connections and connects; Linux 6.7 or later. Absent where there were none.",
         labels: EDGE,
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: timeouts,
     },
     Metric {
@@ -21,7 +21,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Segments that the other end reported as received twice (DSACK), so that a retransmit was unnecessary or the network duplicated them. Absent where there were none.",
         labels: EDGE,
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: dsacks,
     },
 ];

@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Reserved ports bound by another service than the owner (audited: each holder counts once, however long it stays), or denied to one (denied: every attempt).",
         labels: &["port", "protocol", "owner", "offender", "action"],
-        fed_by: "reservations, iterate_sockets",
+        fed_by: "reservations, iterate_table, iterate_sockets",
         render: breaches,
     },
 ];

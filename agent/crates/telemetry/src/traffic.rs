@@ -14,7 +14,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Payload bytes sent, without retransmits.",
         labels: EDGE,
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: sent,
     },
     Metric {
@@ -22,7 +22,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: Kind::Counter,
         help: "Payload bytes received in order.",
         labels: EDGE,
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: received,
     },
     Metric {
@@ -38,7 +38,7 @@ pub(super) const METRICS: &[Metric] = &[
             "role",
             "phase",
         ],
-        fed_by: "iterate_sockets, inet_sock_set_state",
+        fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: retransmits,
     },
 ];
