@@ -2,6 +2,7 @@
 //! none of them may end a comment or a string and begin a rule.
 
 use notation::character::is_printable;
+use std::fmt::Write as _;
 
 /// Characters of a comment at most.
 const LONGEST: usize = 600;
@@ -29,7 +30,12 @@ pub(crate) fn string(text: &str) -> String {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     // Half of a pair is no character of TOML: what does not fit is left out.
                     let is_whole = u32::from(*unit) == u32::from(c);
-                    quoted.push_str(&if is_whole { format!("\\u{unit:04x}") } else { "?".into() });
+                    // Writing into a String cannot fail.
+                    let _ = if is_whole {
+                        write!(quoted, "\\u{unit:04x}")
+                    } else {
+                        quoted.write_char('?')
+                    };
                 }
             }
         }

@@ -286,9 +286,7 @@ fn is_there(btf: &Btf, way: &Way, options: &Options) -> bool {
                 function.is_some_and(|function| bpf::takes_iterator(function).is_ok())
             }
             // Older than any kernel that has the first hook.
-            Kind::Run => true,
-            // Older than any kernel that has the first hook.
-            Kind::CgroupAddress | Kind::CgroupSocket => true,
+            Kind::Run | Kind::CgroupAddress | Kind::CgroupSocket => true,
         }
 }
 

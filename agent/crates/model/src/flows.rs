@@ -134,18 +134,17 @@ impl Flows {
         let Tally { connections, failed, .. } = Tally::of(&delta.grown);
         let mut grown = Taken { connections, failed, first_seconds: now };
         let known = self.edges.get(delta.id.0).map(|share| &share.flow);
-        let flow = match known.filter(|known| ***known == flow) {
-            Some(known) => Arc::clone(known),
-            None => {
-                if delta.is_another() {
-                    self.edges.remove(delta.id.0);
-                } else if let Some(former) = self.take_back(delta.id) {
-                    grown.connections += former.connections;
-                    grown.failed += former.failed;
-                    grown.first_seconds = former.first_seconds;
-                }
-                Arc::new(flow)
+        let flow = if let Some(known) = known.filter(|known| ***known == flow) {
+            Arc::clone(known)
+        } else {
+            if delta.is_another() {
+                self.edges.remove(delta.id.0);
+            } else if let Some(former) = self.take_back(delta.id) {
+                grown.connections += former.connections;
+                grown.failed += former.failed;
+                grown.first_seconds = former.first_seconds;
             }
+            Arc::new(flow)
         };
         let share = || Share { flow: Arc::clone(&flow), connections: 0, failed: 0 };
         let share = self.edges.get_or_insert_with(delta.id.0, share);

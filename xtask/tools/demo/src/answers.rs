@@ -22,7 +22,7 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// How long the shop runs before the first fault: diagnose compares with what is usual.
 const WARM_UP: Duration = Duration::from_secs(45);
 /// How long a fault may take to be named.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a fault lasts, until everything that follows from it shows.
 const LASTS: Duration = Duration::from_secs(25);
 /// Between two tries.
@@ -84,7 +84,7 @@ pub fn diagnose(only: &[String]) -> Result<()> {
             }
         }
         // Windows forget, and the next fault begins in peace.
-        commands.until(WINDOW + PATIENCE, || commands.find_nothing()).context("after healing")?;
+        until(WINDOW + PATIENCE, || commands.find_nothing()).context("after healing")?;
     }
     if !failed.is_empty() {
         summary::report(&format!("{} of {tried} faults were not diagnosed", failed.len()))?;
@@ -244,16 +244,16 @@ impl Commands {
         }
         Ok(())
     }
+}
 
-    /// Tries until it succeeds.
-    fn until(&self, patience: Duration, mut what: impl FnMut() -> Result<()>) -> Result<()> {
-        let began = Instant::now();
-        loop {
-            match what() {
-                Ok(()) => return Ok(()),
-                Err(error) if began.elapsed() > patience => return Err(error),
-                Err(_) => stop::pause(GAP)?,
-            }
+/// Tries until it succeeds.
+fn until(patience: Duration, mut what: impl FnMut() -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match what() {
+            Ok(()) => return Ok(()),
+            Err(error) if began.elapsed() > patience => return Err(error),
+            Err(_) => stop::pause(GAP)?,
         }
     }
 }

@@ -173,9 +173,9 @@ fn dns_rules(servers: &BTreeSet<IpAddr>) -> String {
             "    # DNS, to any server: which ones is not observed; --dns ADDRESS limits it\n    {both}\n"
         );
     }
-    families(servers)
-        .map(|servers| format!("    {} daddr {} {both}\n", family(&servers), list(&servers)))
-        .collect()
+    let rules = families(servers);
+    let rules = rules.map(|one| format!("    {} daddr {} {both}\n", family(&one), list(&one)));
+    rules.collect::<Vec<_>>().concat()
 }
 
 /// Addresses by family, IPv4 first.

@@ -130,6 +130,7 @@ enum Operator {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "as in the API of Kubernetes")]
 struct Port {
     #[serde(default)]
     protocol: Option<String>,

@@ -128,12 +128,11 @@ fn hosts(answer: &Endpoints) -> String {
     let mut text = "# Made by `portolan services export --format hosts`.\n".to_owned();
     // Writing into a String cannot fail.
     for one in &answer.endpoints {
-        match host_name(&one.service_namespace, &one.service) {
-            Some(name) => names.entry((one.address, name)).or_default().push(one.port),
-            None => {
-                let full = human::full_name(&one.service_namespace, &one.service);
-                let _ = writeln!(text, "# no host name: {} at {}", comment(&full), one.socket());
-            }
+        if let Some(name) = host_name(&one.service_namespace, &one.service) {
+            names.entry((one.address, name)).or_default().push(one.port);
+        } else {
+            let full = human::full_name(&one.service_namespace, &one.service);
+            let _ = writeln!(text, "# no host name: {} at {}", comment(&full), one.socket());
         }
     }
     for ((address, name), ports) in names {

@@ -20,7 +20,7 @@ use super::{Api, Failure, Route};
 use crate::convert::{self, EndpointQuery};
 
 /// Observed endpoints had traffic in this time, unless another one is asked for.
-const USUAL_WINDOW: Duration = Duration::from_secs(3600);
+const USUAL_WINDOW: Duration = Duration::from_hours(1);
 /// Clusters that Envoy may ask for at once.
 const CLUSTERS: usize = 1000;
 /// A request of Envoy at most: the names of so many clusters fit, and the extensions that it lists.

@@ -5,7 +5,8 @@ use crate::policy::fixture::{edge, observed};
 
 /// A policy of the namespace shop.
 fn policy(spec: &str) -> String {
-    let spec: String = spec.lines().map(|line| format!("  {}\n", line.trim_end())).collect();
+    let lines: Vec<String> = spec.lines().map(|line| format!("  {}\n", line.trim_end())).collect();
+    let spec = lines.concat();
     format!("kind: NetworkPolicy\nmetadata: {{name: p, namespace: shop}}\nspec:\n{spec}")
 }
 
