@@ -17,7 +17,7 @@ use agent_common::events::KIND_CONNECT_FAILED;
 use agent_common::events::connect_failed::ConnectFailed;
 use agent_common::ledger::{CONNECTION, NO_STORAGE, SOCKET};
 use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
-use agent_common::socket_table::{is_gone, ports, suspect};
+use agent_common::socket_table::ports;
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
 use agent_common::{exchange, idle};
@@ -83,31 +83,6 @@ fn listening(sk: Sock, owner: u32) {
         ..maps::blank()
     };
     remember(sk, &state);
-}
-
-/// A listener's child is there, a copy of it up to now, with the same local port and nothing else that
-/// is known. It inherits the listener's state, as it does by itself where that lies in the socket.
-#[inline(always)]
-pub fn born(sk: Sock) {
-    // Pruned where its parent could not be found.
-    if config!(socket_table) != 1 {
-        return;
-    }
-    let Some(tcp) = sk.tcp() else { return };
-    let Some(listener) = socket_table::at(tcp.parents_key()) else { return };
-    // SAFETY: a valid map value; the stack holds the child's lock.
-    unsafe {
-        if (*listener).role != ROLE_LISTENER || (*listener).stage != STAGE_OPEN {
-            return;
-        }
-        if socket_table::write(sk, &*listener).is_some() {
-            return;
-        }
-        maps::spilled();
-        if let Some(state) = stored_or_insert(sk.0, &*listener) {
-            *state = *listener;
-        }
-    }
 }
 
 /// Whether what the transition to `new` asks for was done, by a program that ran before.
@@ -241,52 +216,6 @@ pub fn closed(sk: Sock, old: u8) {
             count!((*state).slot, closed, 1);
         }
         socket_table::end(state);
-    }
-}
-
-/// Whether the socket that an entry of the table is for is still there. Its memory may be of another
-/// one, or of something else, if the kernel has skipped its end; that is made up for here. Only for
-/// the socket iteration.
-///
-/// # Safety
-/// `state` must be a valid value of the table.
-#[inline(always)]
-pub unsafe fn is_alive(sk: Sock, state: *mut SocketState) -> bool {
-    // SAFETY: the caller's contract; volatile, because the hooks write meanwhile.
-    unsafe {
-        let stage = core::ptr::read_volatile(&raw const (*state).stage);
-        let role = core::ptr::read_volatile(&raw const (*state).role);
-        // What is known of its ports: a listener and its children before the end of their handshake
-        // have the local one, a client chooses it late.
-        let known = if role == ROLE_LISTENER {
-            0xffff
-        } else if stage == STAGE_CONNECTING {
-            0xffff << 16
-        } else {
-            u32::MAX
-        };
-        let ports = ports(sk.remote_port(), sk.local_port());
-        let is_it = sk.is_tcp()
-            && sk.state() != CLOSE
-            && (ports ^ core::ptr::read_volatile(&raw const (*state).ports)) & known == 0;
-        let since = core::ptr::read_volatile(&raw const (*state).suspect);
-        if is_it {
-            if since != 0 {
-                core::ptr::write_volatile(&raw mut (*state).suspect, 0);
-            }
-            return true;
-        }
-        // A socket about to connect, or to close, looks like that, too.
-        let now = socket_table::jiffies();
-        if since == 0 {
-            core::ptr::write_volatile(&raw mut (*state).suspect, suspect(now));
-        } else if is_gone(since, now) {
-            if stage == STAGE_OPEN && role != ROLE_LISTENER {
-                count!((*state).slot, closed, 1);
-            }
-            socket_table::end(state);
-        }
-        false
     }
 }
 

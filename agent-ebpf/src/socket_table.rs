@@ -5,13 +5,15 @@ use core::arch::asm;
 use core::ffi::c_void;
 
 use agent_common::edge::ROLE_LISTENER;
-use agent_common::socket::{STAGE_CLOSED, STAGE_OPEN, SocketState};
-use agent_common::socket_table::{BUSY, Entry, WAYS, is_free, is_of, set_of};
+use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketState};
+use agent_common::socket_table::{
+    BUSY, Entry, WAYS, is_free, is_gone, is_of, ports, set_of, suspect,
+};
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_probe_read_kernel};
 
 use crate::atomic;
 use crate::edges::count;
-use crate::maps::{self, configuration};
+use crate::maps::{self, config, configuration, stored_or_insert};
 use crate::opaque::{forgotten, opaque};
 use crate::sock::{CLOSE, Sock};
 
@@ -199,6 +201,77 @@ pub unsafe fn end(state: *mut SocketState) {
     unsafe {
         core::ptr::write_volatile(&raw mut (*state).start_us, jiffies());
         core::ptr::write_volatile(&raw mut (*state).stage, STAGE_CLOSED);
+    }
+}
+
+/// A listener's child is there, a copy of it up to now, with the same local port and nothing else that
+/// is known. It inherits the listener's state, as it does by itself where that lies in the socket.
+#[inline(always)]
+pub fn born(sk: Sock) {
+    // Pruned where its parent could not be found.
+    if config!(socket_table) != 1 {
+        return;
+    }
+    let Some(tcp) = sk.tcp() else { return };
+    let Some(listener) = at(tcp.parents_key()) else { return };
+    // SAFETY: a valid map value; the stack holds the child's lock.
+    unsafe {
+        if (*listener).role != ROLE_LISTENER || (*listener).stage != STAGE_OPEN {
+            return;
+        }
+        if write(sk, &*listener).is_some() {
+            return;
+        }
+        maps::spilled();
+        if let Some(state) = stored_or_insert(sk.0, &*listener) {
+            *state = *listener;
+        }
+    }
+}
+
+/// Whether the socket that an entry of the table is for is still there. Its memory may be of another
+/// one, or of something else, if the kernel has skipped its end; that is made up for here. Only for
+/// the socket iteration.
+///
+/// # Safety
+/// `state` must be a valid value of the table.
+#[inline(always)]
+pub unsafe fn is_alive(sk: Sock, state: *mut SocketState) -> bool {
+    // SAFETY: the caller's contract; volatile, because the hooks write meanwhile.
+    unsafe {
+        let stage = core::ptr::read_volatile(&raw const (*state).stage);
+        let role = core::ptr::read_volatile(&raw const (*state).role);
+        // What is known of its ports: a listener and its children before the end of their handshake
+        // have the local one, a client chooses it late.
+        let known = if role == ROLE_LISTENER {
+            0xffff
+        } else if stage == STAGE_CONNECTING {
+            0xffff << 16
+        } else {
+            u32::MAX
+        };
+        let ports = ports(sk.remote_port(), sk.local_port());
+        let is_it = sk.is_tcp()
+            && sk.state() != CLOSE
+            && (ports ^ core::ptr::read_volatile(&raw const (*state).ports)) & known == 0;
+        let since = core::ptr::read_volatile(&raw const (*state).suspect);
+        if is_it {
+            if since != 0 {
+                core::ptr::write_volatile(&raw mut (*state).suspect, 0);
+            }
+            return true;
+        }
+        // A socket about to connect, or to close, looks like that, too.
+        let now = jiffies();
+        if since == 0 {
+            core::ptr::write_volatile(&raw mut (*state).suspect, suspect(now));
+        } else if is_gone(since, now) {
+            if stage == STAGE_OPEN && role != ROLE_LISTENER {
+                count!((*state).slot, closed, 1);
+            }
+            end(state);
+        }
+        false
     }
 }
 

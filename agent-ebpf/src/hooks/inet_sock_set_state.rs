@@ -12,7 +12,7 @@ use aya_log_ebpf::debug;
 
 use crate::maps::config;
 use crate::sock::{CLOSE, ESTABLISHED, LAST_ACK, LISTEN, SYN_RECV, SYN_SENT, Sock, is_ending};
-use crate::{connection, unanswered};
+use crate::{connection, socket_table, unanswered};
 
 #[btf_tracepoint]
 fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -65,7 +65,7 @@ fn handle(sk: Sock, old: u8, new: u8, is_fallback: bool) {
         return connection::begins(sk, new);
     }
     if new == SYN_RECV {
-        return connection::born(sk);
+        return socket_table::born(sk);
     }
     connection::phase_ends(sk);
     if new == ESTABLISHED {

@@ -11,7 +11,7 @@ use agent_common::socket_table::{ARGUMENTS, NO_ENTRY, WAYS};
 use super::iterate_sockets::{visit_connection, visit_listener};
 use crate::maps::{self, config};
 use crate::sock::Sock;
-use crate::{connection, socket_table};
+use crate::socket_table;
 
 /// The arguments: which entries, see [`agent_common::socket_table::batch`]. Returns how many records
 /// of listeners it wrote.
@@ -67,7 +67,7 @@ extern "C" fn visit_entry(number: u32, place: u32) -> u32 {
     // SAFETY: ours since `take`; the verifier checks each load.
     unsafe {
         if let Some(sk) = Sock::at(socket_table::address(key))
-            && connection::is_alive(sk, state)
+            && socket_table::is_alive(sk, state)
         {
             if core::ptr::read_volatile(&raw const (*state).role) != ROLE_LISTENER {
                 visit_connection(sk, state, true);

@@ -34,7 +34,7 @@ fn connect(pair: &Pair, to: SocketAddr) -> std::io::Result<TcpStream> {
 /// Packets that the rule with this port has counted: SYNs, because what is established passes before.
 fn counted(pair: &Pair, port: u16) -> u64 {
     let list =
-        pair.server.command("nft").args(["list", "table", "inet", "portolan_policy"]).output();
+        pair.server.command("nft").args(["list", "table", "inet", "portolan-policy"]).output();
     let text = String::from_utf8(list.expect("starting nft").stdout).expect("text");
     let port = format!("dport {port} counter packets ");
     let found = text.lines().find_map(|line| line.split_once(&port));
@@ -91,7 +91,7 @@ fn a_generated_ruleset_lets_pass_what_was_observed_and_drops_the_rest() {
     let test = ["policy", "test", path(&file), "--service", server];
     let said = portolan(&agent, &test);
     assert!(said.starts_with("0 connections would be cut, 17 allowed"), "{said}");
-    let table = ["delete", "table", "inet", "portolan_policy"];
+    let table = ["delete", "table", "inet", "portolan-policy"];
     assert!(pair.server.command("nft").args(table).status().expect("nft").success());
     drop((connect(&pair, at(other_port)).expect("no rule any more"), net::accept(&other)));
     agent.eventually(1, connections(other_port, "ok"));

@@ -204,7 +204,7 @@ fn connections_lie_in_the_table_and_leave_their_place_when_they_end() {
 }
 
 #[test]
-fn an_end_that_the_kernel_skipped_is_made_up_for() {
+fn iterate_table_makes_up_for_an_end_that_the_kernel_skipped() {
     needs_kernel!();
     if !has_table() {
         return println!("SKIPPED: this kernel's agent has no table of sockets");

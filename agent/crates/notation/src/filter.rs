@@ -3,6 +3,8 @@
 //!
 //! All terms must hold. A bare word is a part of any text of the row; `!` before a term, or `!=`,
 //! negates it; `*` in a name stands for anything; double quotes keep spaces.
+//!
+//! Long because grammar, errors and laws are read together.
 
 use std::fmt;
 use std::str::FromStr;

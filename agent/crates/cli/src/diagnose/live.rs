@@ -1,4 +1,6 @@
 //! What the agent knows of a pair: its answers, and the part of them that matters.
+//!
+//! Long because all that is read of the answers of an agent is in one place.
 
 use std::cmp::Reverse;
 use std::net::{IpAddr, SocketAddr};

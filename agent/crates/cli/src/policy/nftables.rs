@@ -15,7 +15,7 @@ use super::verdict::{Judge, Verdict};
 use crate::quote::comment;
 
 /// The table; the file replaces it as a whole.
-pub(crate) const TABLE: &str = "inet portolan_policy";
+pub(crate) const TABLE: &str = "inet portolan-policy";
 
 const COMMON: &str = "\
   chain common {
