@@ -95,7 +95,6 @@ mod otlp;
 mod package;
 mod page;
 mod phases;
-mod policy;
 mod privileges;
 mod prometheus;
 mod queues;

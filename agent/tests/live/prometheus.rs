@@ -30,15 +30,12 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(target: SocketAddr) -> Self {
-        Self::with(&format!("- job_name: portolan\n  static_configs:\n  - targets: ['{target}']\n"))
-    }
-
-    /// With these `scrape_configs`.
-    fn with(scrape_configs: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("prometheus.yml");
-        let configuration =
-            format!("global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}");
+        let configuration = format!(
+            "global:\n  scrape_interval: 1s\n\
+             scrape_configs:\n- job_name: portolan\n  static_configs:\n  - targets: ['{target}']\n"
+        );
         fs::write(&file, configuration).expect("writing a configuration");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, agent::free_port()));
         let mut command = Command::new("prometheus");
@@ -200,29 +197,6 @@ fn ask_for_everything(prometheus: &Prometheus, labels: &str, role: &str) {
         assert_eq!(bucket.len(), 1, "{duration} has no bucket up to 0.05");
         assert!(bucket[0] > 0.0 && bucket[0] <= count[0], "{duration}: {bucket:?} of {count:?}");
     }
-}
-
-#[test]
-fn prometheus_scrapes_the_targets_that_the_agent_finds() {
-    needs_kernel!();
-    if let Some(why) = missing(&["prometheus"]) {
-        println!("SKIPPED: {why}");
-        return;
-    }
-    let agent = Agent::start();
-    // The agent's own socket: it listens on the loopback, at one address.
-    let port = agent.address.port();
-    let url = format!("http://{}/api/v1/sd/prometheus?port={port}&loopback=true", agent.address);
-    let prometheus = Prometheus::with(&format!(
-        "- job_name: found\n  http_sd_configs:\n  - url: '{url}'\n    refresh_interval: 1s\n  \
-         relabel_configs:\n  - source_labels: [__meta_portolan_service]\n    target_label: service\n"
-    ));
-    let began = Instant::now();
-    while prometheus.query("up{job=\"found\",service=\"portolan\"}") != [1.0] {
-        assert!(began.elapsed() < PATIENCE, "{:?}", prometheus.json("/api/v1/targets"));
-        thread::sleep(PAUSE);
-    }
-    agent.stop();
 }
 
 #[test]
