@@ -10,7 +10,7 @@
 //! that its socket has ended is of no other: it stays for a moment, for what the stack does behind
 //! the end (a reset), and is then free for others.
 //!
-//! Whoever works on an entry while its socket may end takes it: the lowest bit of the token,
+//! A program that works on an entry while its socket may end marks it: the lowest bit of the token,
 //! [`BUSY`], keeps others from taking the entry, and nobody from finding it.
 //!
 //! A socket that finds its set full gets storage in the socket.

@@ -32,7 +32,7 @@ fn send_fallback(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn run(sk: Sock, sent: i32) -> i32 {
-    // An entry of the table may be found by what is no socket of TCP, at the address of one that was.
+    // A socket of another protocol may have the address of a TCP socket whose entry is still there.
     if sent > 0
         && sk.is_tcp()
         && let Some(state) = socket(sk.0)

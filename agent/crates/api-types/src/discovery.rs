@@ -243,7 +243,7 @@ impl From<&Endpoints> for TargetGroups {
 
 impl DiscoveryResponse {
     /// The clusters that were asked for; without any, each service with each of its ports. A name that
-    /// several services have is no cluster: nothing is said of it.
+    /// several services share gets no cluster.
     pub fn new(endpoints: &Endpoints, wanted: &[String]) -> Self {
         let all = &endpoints.endpoints;
         let mut by_cluster: HashMap<String, Vec<&ServiceEndpoint>> = HashMap::new();

@@ -94,7 +94,7 @@ const ENDPOINTS: &[Parameter] = &[
     },
     Parameter {
         name: "loopback",
-        description: "`true`: addresses of the loopback too, which lead to whoever asks.",
+        description: "`true`: loopback addresses too, which are valid on this host only.",
         schema: boolean,
     },
 ];

@@ -28,7 +28,7 @@ pub(crate) fn string(text: &str) -> String {
             c if is_printable(c) && (c == ' ' || !c.is_whitespace()) => quoted.push(c),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    // Half of a pair is no character of TOML: what does not fit is left out.
+                    // TOML has no surrogates: what does not fit is left out.
                     let is_whole = u32::from(*unit) == u32::from(c);
                     // Writing into a String cannot fail.
                     let _ = if is_whole {

@@ -1,4 +1,4 @@
-//! Reading NetworkPolicies of Kubernetes, whoever wrote them, and what they say of an edge.
+//! Reads NetworkPolicies of Kubernetes, from any source, and judges an edge by them.
 //!
 //! The agent knows some labels of some pods. Where an answer hangs on a label that it does not know,
 //! or on what was not observed, there is none: an edge is then neither allowed nor cut.

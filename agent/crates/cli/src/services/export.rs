@@ -26,7 +26,7 @@ pub(super) struct Which {
     /// Observed endpoints had traffic in this time.
     #[arg(long, value_name = "WINDOW", default_value = "1h", value_parser = parse_window)]
     window: String,
-    /// Addresses of the loopback too: they lead to whoever asks.
+    /// Loopback addresses too: they are valid on this host only.
     #[arg(long)]
     loopback: bool,
 }

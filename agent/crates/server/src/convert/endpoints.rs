@@ -20,7 +20,7 @@ pub struct EndpointQuery {
     pub port: Option<u16>,
     /// Observed endpoints had traffic in this time, seconds.
     pub seconds: u64,
-    /// Whether addresses that lead to whoever asks are wanted too.
+    /// Whether loopback addresses are wanted too.
     pub loopback: bool,
 }
 

@@ -12,7 +12,7 @@ const FAILURES: u64 = 3;
 pub(super) const REQUESTS: u64 = 50;
 /// Fewer samples have no share: by chance alone one of two equal backends is off by five points.
 const SAMPLES: u64 = 400;
-/// A mean that rises by less is no rise.
+/// A smaller rise of a mean is ignored.
 const LEAST_RISE_SECONDS: f64 = 0.005;
 
 /// What a deployment must keep to.
