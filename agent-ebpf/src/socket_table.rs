@@ -283,7 +283,8 @@ pub fn key(sk: *const c_void) -> u64 {
     unsafe {
         asm!(
             "{0} = {1}", "{0} -= {2}",
-            out(reg) key, in(reg) sk, in(reg) configuration(), options(pure, nomem, nostack)
+            out(reg) key, in(reg) sk.addr(), in(reg) core::ptr::from_ref(configuration()).addr(),
+            options(pure, nomem, nostack)
         );
     }
     key

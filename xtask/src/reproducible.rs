@@ -65,8 +65,13 @@ fn copy_checkout(copy: &Path) -> Result<()> {
         if let Some(folder) = to.parent() {
             fs::create_dir_all(folder)?;
         }
-        match fs::copy(&from, &to) {
-            Ok(_) => {}
+        // A link is copied as a link: it may lead to a folder.
+        let copied = match fs::read_link(&from) {
+            Ok(target) => symlink(target, &to),
+            Err(_) => fs::copy(&from, &to).map(drop),
+        };
+        match copied {
+            Ok(()) => {}
             // Deleted, but not yet committed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("copying {file}")),
