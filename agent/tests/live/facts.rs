@@ -11,6 +11,8 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use loader::bpf;
+use loader::btf::Btf;
 use loader::hooks::UNPREEMPTED;
 
 use crate::namespace::{self, Namespace};
@@ -225,6 +227,14 @@ pub fn kernel_is_before(major: u32, minor: u32) -> bool {
         (Some(Ok(here_major)), Some(Ok(here_minor))) => (here_major, here_minor) < (major, minor),
         _ => panic!("{release} is not a kernel release"),
     }
+}
+
+/// Whether this kernel refuses iterators over maps, so that the agent looks for sockets among open
+/// files.
+pub fn refuses_iterators_over_maps() -> bool {
+    let btf = Btf::of_running_kernel().expect("the kernel's types");
+    let function = btf.function("bpf_iter_bpf_sk_storage_map");
+    !function.is_some_and(|function| bpf::takes_iterator(function).is_ok())
 }
 
 /// How many programs a hook has at most: a second one where programs can be preempted.

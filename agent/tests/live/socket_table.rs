@@ -80,13 +80,6 @@ impl Map {
     }
 }
 
-/// Whether this kernel refuses iterators over maps, so that the agent looks for sockets among open
-/// files.
-pub fn goes_through_files(agent: &Agent) -> bool {
-    let programs = KernelObjects::of(agent.pid()).programs;
-    programs.iter().any(|id| shown("prog", *id)["name"] == "bound_files")
-}
-
 /// What bpftool shows of an object.
 fn shown(kind: &str, id: u64) -> serde_json::Value {
     let mut bpftool = Command::new("bpftool");

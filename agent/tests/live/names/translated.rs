@@ -38,7 +38,9 @@ fn row(
 fn rows(agent: &Agent, ports: &[u16]) -> Rows {
     let all = edges(agent);
     let is_ours = |edge: &&serde_json::Value| {
+        // The agent's own port can have the same number.
         edge["role"] != "listener"
+            && edge["server"] != "portolan"
             && ports.iter().any(|port| edge["port"].as_u64() == Some(u64::from(*port)))
     };
     let mut rows = Rows::new();

@@ -163,7 +163,9 @@ impl Report {
 
     /// Processes a line; returns false if it is not worth showing.
     pub fn read(&mut self, line: &str) -> bool {
-        if let Some(sums) = line.strip_prefix("test result: ") {
+        // What a test prints may be the output of tests, too.
+        let is_quoted = self.program.quoting.as_ref().is_some_and(|test| !test.is_empty());
+        if let Some(sums) = line.strip_prefix("test result: ").filter(|_| !is_quoted) {
             self.add(sums);
             return true;
         }
@@ -323,6 +325,16 @@ mod tests {
         assert_eq!((sum.passed, sum.failed, sum.skipped), (13, 1, 1));
         assert_eq!(sum.reasons, ["no emulator"]);
         assert!(sum.add_written("/nowhere".as_ref()).is_err());
+    }
+
+    #[test]
+    fn sums_that_a_test_prints_are_not_its_programs() {
+        let (report, shown) = read(
+            "running 1 test\ntest a ... ok\n\nsuccesses:\n\n---- a stdout ----\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored\n\n\nsuccesses:\n    a\n\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored;",
+        );
+        assert_eq!((report.passed, report.failed), (1, 0), "{shown:?}");
     }
 
     #[test]
