@@ -33,62 +33,28 @@ pub fn find(sk: Sock) -> Option<*mut SocketState> {
 /// The state of the socket that has this key, if it has one in the table.
 #[inline(always)]
 pub fn at(key: u64) -> Option<*mut SocketState> {
-    let way = way_of(key) as usize;
-    if way >= WAYS {
-        return None;
+    let set = maps::socket_set(set_of(key))?;
+    let mut way = 0;
+    while way < WAYS {
+        let entry = entry(set, opaque(way));
+        // SAFETY: a valid map value; volatile, because others write it.
+        unsafe {
+            if is_of(core::ptr::read_volatile(&raw const (*entry).token), key) {
+                // One way on from here, whichever it is, or the verifier walks the rest for each.
+                let word = core::ptr::read_volatile(&raw const (*entry).state.start_us);
+                return Some(&raw mut (*self::entry(set, forgotten(way, word))).state);
+            }
+        }
+        way += 1;
     }
-    Some(state(maps::socket_set(set_of(key))?, way))
+    None
 }
 
 /// Writes the state of a socket of which nothing happened before; `None` if its set is full.
 #[inline(always)]
 pub fn write(sk: Sock, initial: &SocketState) -> Option<*mut SocketState> {
     let key = key(sk.0);
-    let way = claim(key) as usize;
-    if way >= WAYS {
-        return None;
-    }
     let set = maps::socket_set(set_of(key))?;
-    let state = state(set, way);
-    // SAFETY: a valid map value; ours since it was claimed.
-    unsafe { *state = *initial };
-    give_back(set, way, key);
-    mark(set_of(key), way);
-    Some(state)
-}
-
-/// Where in its set the entry of this key is; [`WAYS`] if it has none.
-///
-/// This and the next are global functions of numbers: the verifier walks each once, and not once for
-/// every way to each of their callers.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn way_of(key: u64) -> u32 {
-    if config!(socket_table) == 1
-        && let Some(set) = maps::socket_set(set_of(key))
-    {
-        let mut way = 0;
-        while way < WAYS {
-            let entry = entry(set, opaque(way));
-            // SAFETY: a valid map value; volatile, because others write it.
-            if is_of(unsafe { core::ptr::read_volatile(&raw const (*entry).token) }, key) {
-                return way as u32;
-            }
-            way += 1;
-        }
-    }
-    WAYS as u32
-}
-
-/// Takes an entry for the socket that has this key, until it is given back: where in its set;
-/// [`WAYS`] if that is full.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn claim(key: u64) -> u32 {
-    if config!(socket_table) != 1 {
-        return WAYS as u32;
-    }
-    let Some(set) = maps::socket_set(set_of(key)) else { return WAYS as u32 };
     let now = jiffies();
     // Twice: an entry that looks free may be taken by another CPU.
     let mut tries = 0;
@@ -113,12 +79,16 @@ extern "C" fn claim(key: u64) -> u32 {
                 if is_own && stage == STAGE_OPEN && (*state).role != ROLE_LISTENER {
                     count!((*state).slot, closed, 1);
                 }
-                return way as u32;
+                *state = *initial;
+                // An exchange, not a store: what was written before it is seen before it.
+                atomic::compare_swap(&raw mut (*entry).token, key | BUSY, key);
+                mark(set_of(key), way);
+                return Some(state);
             }
         }
         tries += 1;
     }
-    WAYS as u32
+    None
 }
 
 /// Where the socket with this key goes: its own entry, else a free one; [`WAYS`] if there is none.
@@ -135,7 +105,6 @@ fn place_for(set: *mut Entry, key: u64, now: u64) -> usize {
                 core::ptr::read_volatile(&raw const (*entry).state.start_us),
             )
         };
-        // One way on from here, whichever it is, or the verifier walks the rest for each.
         let found = forgotten(way, word);
         if is_of(token, key) {
             return found;

@@ -83,8 +83,8 @@ const NAMES_WITHIN: Duration = Duration::from_secs(10);
 
 /// The key that disables this field or these hooks.
 fn key_to_disable(names: &str) -> &'static str {
-    let is_field = Offsets::FIELDS.iter().any(|(name, ..)| *name == names);
-    if is_field { "disable_fields" } else { "disable_hooks" }
+    let is_field = |name: &str| Offsets::FIELDS.iter().any(|(field, ..)| *field == name);
+    if names.split(',').all(is_field) { "disable_fields" } else { "disable_hooks" }
 }
 
 /// Runs the traffic under an agent without `disabled`; returns its figures and its status. Counts of
@@ -328,23 +328,36 @@ fn everything() -> Seen {
 /// Without this hook or field everything else is observed, and the agent reports what is missing.
 #[track_caller]
 fn check_without(mask: &str) {
+    if !kernel_has(mask) {
+        println!("this kernel has no {mask} to take away");
+    } else if off_without(&[mask]).contains(&HOOKS[0].name) {
+        refuses_without(mask);
+    } else {
+        check_without_all(&[mask]);
+    }
+}
+
+/// The hooks that are off without these hooks and fields.
+fn off_without(masks: &[&str]) -> Vec<&'static str> {
     let mut off: Vec<&str> = Vec::new();
     for hook in HOOKS.iter().filter(|hook| kernel_has(hook.name)) {
         let without_another = hook.after.is_some_and(|after| off.contains(&after));
-        if hook.name == mask || hook.fields.contains(&mask) || without_another {
+        let needs = |mask: &&str| hook.name == *mask || hook.fields.contains(mask);
+        if masks.iter().any(needs) || without_another {
             off.push(hook.name);
         }
     }
-    if !kernel_has(mask) {
-        println!("this kernel has no {mask} to take away");
-        return;
-    }
-    if off.contains(&HOOKS[0].name) {
-        return refuses_without(mask);
-    }
+    off
+}
+
+/// As [`check_without`], for several at once, with which the agent starts.
+#[track_caller]
+fn check_without_all(masks: &[&str]) {
+    let off = off_without(masks);
     let mut expected = everything();
-    off.iter().chain([&mask]).for_each(|what| lose(what, &mut expected));
-    let (seen, now, status) = observe(mask, |_| expected.clone());
+    off.iter().chain(masks).for_each(|what| lose(what, &mut expected));
+    let mask = masks.join(",");
+    let (seen, now, status) = observe(&mask, |_| expected.clone());
     assert_eq!(seen, expected, "without {mask}: {:#?}", now.who());
     for sample in now.matching("portolan_hook_attached", &[]) {
         let hook = sample.label("hook").expect("which hook");
@@ -353,11 +366,12 @@ fn check_without(mask: &str) {
     }
     has_no_series_of(&off, &now);
     let disabled = disabled(&status);
-    let optional = OPTIONAL_FIELDS.iter().any(|(field, _)| *field == mask);
-    assert_eq!(disabled.len(), off.len() + usize::from(optional), "without {mask}: {disabled:?}");
+    let optional = OPTIONAL_FIELDS.iter().filter(|(field, _)| masks.contains(field)).count();
+    assert_eq!(disabled.len(), off.len() + optional, "without {mask}: {disabled:?}");
     for (what, why) in &disabled {
         assert!(!what.is_empty(), "it says what is lost: {disabled:?}");
-        let named = why.contains(mask) || off.iter().any(|hook| why.starts_with(hook));
+        let named = masks.iter().any(|mask| why.contains(mask))
+            || off.iter().any(|hook| why.starts_with(hook));
         assert!(named, "without {mask}: {disabled:?}");
     }
     for hook in off {
@@ -470,8 +484,16 @@ fn a_metric_whose_hooks_are_all_off_has_no_series() {
 #[test]
 fn without_a_field_only_what_needs_it_is_gone() {
     needs_kernel!();
-    for (field, ..) in Offsets::FIELDS {
-        check_without(field);
+    let fields = Offsets::FIELDS.iter().map(|(field, ..)| *field).filter(|field| kernel_has(field));
+    let (needed, others): (Vec<&str>, Vec<&str>) =
+        fields.partition(|field| off_without(&[field]).contains(&HOOKS[0].name));
+    for field in needed {
+        refuses_without(field);
+    }
+    // One by one it takes minutes.
+    let at_once = if std::env::var_os("PORTOLAN_TEST_LONG").is_some() { 1 } else { 4 };
+    for masks in others.chunks(at_once) {
+        check_without_all(masks);
     }
 }
 

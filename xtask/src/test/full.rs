@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use portolan_kit::{shell, summary, tree};
 
 use crate::tool::Tool;
-use crate::{fuzz, miri};
+use crate::{check, fuzz, miri};
 
 /// The page with the records, and their table in it.
 pub const PAGE: &str = "docs/proof.md";
@@ -27,7 +27,8 @@ pub struct Part {
 }
 
 /// In the order of their length.
-pub const PARTS: [Part; 6] = [
+pub const PARTS: [Part; 7] = [
+    Part { name: "features", programs: &[], run: check::without_each_source },
     Part { name: "miri", programs: &[("rustc", "+nightly --version")], run: miri::miri },
     Part { name: "fuzz", programs: &[], run: || fuzz::all("docs/fuzz.md") },
     Part {
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn parts_without_a_row_in_the_table_are_missing() {
         let missing: Vec<&str> = without_record(PAGE).collect();
-        assert_eq!(missing, ["miri", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]);
+        assert_eq!(missing, ["features", "miri", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]);
         assert_eq!(without_record("").count(), PARTS.len());
     }
 

@@ -21,10 +21,13 @@ pub const LANES: usize = 2;
 /// takes longest comes first, so that no lane is left with it at the end.
 const BESIDE: &[(&str, &str)] = &[
     ("queues::", "a minute of the kernel's clock"),
+    ("names::translated::", "the look at the kernel's table of translations"),
     ("unanswered::", "silences that end a request"),
     ("recovery::", "retransmission timeouts"),
     ("dns::a_name_ends_with_its_time_to_live", "half a minute of a name's life"),
     ("tcp_receive_reset::", "connections that become idle"),
+    ("diagnose::", "deadlines of probes"),
+    ("stopping::", "the seconds after the end of a listener"),
     ("degrade::rare::", "single events that come late, or must not come"),
     ("windows::", "the end of a window"),
     ("aborts::", "timeouts of TCP"),

@@ -2,7 +2,7 @@
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
 //! `agent/tests`, side by side or alone ([`lanes`]); the documentation's examples. With `CI` set image
-//! and packages are built and tested too, live tests of every hook run on two more kernels, emulated
+//! and packages are built and tested too, live tests of every hook run on an older kernel, emulated
 //! and beside the others (`cargo xtask vm`), and the tools that read `deploy/` check it. A test that
 //! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
 //! repeated at the end. What takes hours is in [`full`].
@@ -39,8 +39,8 @@ pub struct Args {
     /// fault of the demo and require the right alerts (some minutes); `e2e-diagnose [FAULT…]`:
     /// require the right answers of `portolan check` and `diagnose`
     filter: Vec<String>,
-    /// Run the parts that take hours instead, and record them in docs/proof.md: miri, fuzz,
-    /// e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
+    /// Run the parts that take hours instead, and record them in docs/proof.md: features, miri,
+    /// fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
 }

@@ -141,8 +141,7 @@ impl Kernel {
         if let Some(pins) = pins.filter(|_| !adopted) {
             pins.keep(&parts).context("pinning maps and links")?;
         }
-        // SAFETY: gives unused memory back (the kernel's types are large); no preconditions.
-        unsafe { libc::malloc_trim(0) };
+        give_memory_back();
 
         let hooks = take_links(&plan, &mut parts);
         let disabled = what_is_off(&hooks, &config, &wanted, options);
@@ -209,6 +208,12 @@ fn load(options: &Options, wanted: &Config, plan: &Plan) -> anyhow::Result<(Part
     }
     // The last attempt has no parts.
     bail!("the kernel half was not loaded")
+}
+
+/// Gives the kernel what was freed: its types are large, and so is what its verifier takes next.
+pub fn give_memory_back() {
+    // SAFETY: no preconditions.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// How each hook will be attached, decided before anything is loaded.

@@ -25,7 +25,7 @@ use super::bpf::{self, Map};
 use super::histograms::Histograms;
 use super::hooks::{Kind, Way};
 use super::later::{LATER, Later, Target};
-use super::load::{Options, Plan};
+use super::load::{self, Options, Plan};
 use super::maps::{self, MAPS, Spec};
 use super::parts::{PARTS, Part, TCP_CAST};
 use super::slot_table::{self, SlotTable};
@@ -133,6 +133,7 @@ impl Parts {
             let log = aya_log::EbpfLogger::init(&mut ebpf);
             parts.log = Some(log.context("opening the kernel programs' log")?);
         }
+        load::give_memory_back();
         let links = &mut parts.links;
         for (hook, planned) in &plan.hooks {
             let Ok(ways) = planned else { continue };
