@@ -234,7 +234,7 @@ pub fn kernel_is_before(major: u32, minor: u32) -> bool {
 pub fn refuses_iterators_over_maps() -> bool {
     let btf = Btf::of_running_kernel().expect("the kernel's types");
     let function = btf.function("bpf_iter_bpf_sk_storage_map");
-    !function.is_some_and(|function| bpf::takes_iterator(function).is_ok())
+    function.is_none_or(|function| bpf::takes_iterator(function).is_err())
 }
 
 /// How many programs a hook has at most: a second one where programs can be preempted.

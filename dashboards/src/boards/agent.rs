@@ -142,10 +142,11 @@ fn cost() -> Vec<Panel> {
             .query(format!("sum by (result) (increase(portolan_otlp_pushes_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{result}}")
             .query(format!("sum(increase(portolan_otlp_rejected_points_total{{{AGENTS}}}[$__rate_interval])) > 0"), "rejected points")
             .or_else("no OTLP endpoint"),
-        Panel::lines("Memory pressure", "Free rows that are withheld because memory is short, and agents in overflow mode, which count new edges as other.", Unit::Count, 12)
+        Panel::lines("Memory pressure", "Free rows that are withheld because memory is short, agents in overflow mode, which count new edges as other, and sockets that found no room in the table of sockets, which cost more.", Unit::Count, 12)
             .query(format!("max by (instance) (portolan_held_rows{{{AGENTS}}}) > 0"), "{{instance}} unused rows")
             .query(format!("max by (instance) (portolan_memory_overflow_mode{{{AGENTS}}}) > 0"), "{{instance}} in overflow mode")
             .query(format!("sum by (instance) (increase(portolan_memory_overflows_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
+            .query(format!("sum by (instance) (increase(portolan_sockets_spilled_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} sockets without room")
             .or_else("none"),
         Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")
