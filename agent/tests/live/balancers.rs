@@ -8,6 +8,7 @@ mod haproxy;
 mod load;
 mod nginx;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
@@ -69,7 +70,9 @@ impl Stage {
         let Self { port, backends, pair, .. } = self;
         let mut text = format!("name = \"api\"\nlisten = \"{}:{port}\"\n", pair.client.v4);
         let mut add = |address: Ipv4Addr, port: u16, weight: u32| {
-            text += &format!("[[backends]]\naddress = \"{address}:{port}\"\nweight = {weight}\n");
+            // Writing into a String cannot fail.
+            let _ =
+                writeln!(text, "[[backends]]\naddress = \"{address}:{port}\"\nweight = {weight}");
         };
         for (address, weight) in backends.addresses.iter().zip(weights) {
             add(*address, backends.port, weight);
