@@ -209,7 +209,7 @@ mod tests {
     fn outcome() -> Outcome {
         let mut report = Report::default();
         let output = "test a ... ok\ntest b ... FAILED\ntest c ... ok\nsuccesses:\n\n\
-                      ---- c stdout ----\nSKIPPED: no nft\n\n\
+                      ---- c stdout ----\nSKIPPED: no nft\n\n\nsuccesses:\n    c\n\n\
                       test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured;";
         for line in output.lines() {
             report.read(line);
