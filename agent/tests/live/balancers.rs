@@ -22,7 +22,7 @@ use crate::balance::Backends;
 use crate::exactness::free_port_in;
 use crate::namespace::Pair;
 
-/// A machine that runs tests may be slow at any moment: that is no reason for a rollback here.
+/// A machine that runs tests may be slow at any moment, which must not cause a rollback here.
 const PATIENT: &[&str] = &["--max-latency", "1000"];
 
 /// Two backends, a place for a balancer, and an agent.

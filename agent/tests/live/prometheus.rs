@@ -230,7 +230,7 @@ fn prometheus_scrapes_the_targets_that_the_agent_finds() {
         );
         thread::sleep(PAUSE);
     }
-    // What it scrapes there is this agent, and there is no other target.
+    // The only target it scrapes there is this agent.
     let listeners = format!("portolan_port_listeners{{{instance},port=\"{port}\"}}");
     assert_eq!(prometheus.positive(&listeners).len(), 1);
     assert_eq!(prometheus.query("count(up)"), [1.0]);
