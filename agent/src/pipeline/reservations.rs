@@ -15,6 +15,7 @@ use linux::namespaces;
 use model::breaches::{Action, Breach, Breaches, Holding};
 use model::claims::Failures;
 use model::enforcement::{self, Known, Verdicts};
+use model::line_shares::LineShares;
 use model::owners::Owners;
 use model::port::{Port, Protocol};
 use model::reservation_status::ReservationStatus;
@@ -33,6 +34,7 @@ pub(super) struct ReservationMonitor {
     /// Names from the rules of the configuration.
     given_by_rule: Vec<Service>,
     breaches: Breaches,
+    lines: LineShares,
     /// Until when verdicts wait for names after startup, CLOCK_MONOTONIC microseconds; 0 once they
     /// are written.
     waits_until_us: Cell<Option<u64>>,
@@ -48,6 +50,8 @@ pub(super) struct Seen<'a> {
     pub bound: &'a [BoundRecord],
     /// Denied binds.
     pub refused: &'a [Failures],
+    /// Whose lines in the log these are.
+    pub owners: &'a Owners,
 }
 
 impl ReservationMonitor {
@@ -61,6 +65,7 @@ impl ReservationMonitor {
             environment,
             given_by_rule,
             breaches: Breaches::default(),
+            lines: LineShares::default(),
             waits_until_us: Cell::new(None),
         }
     }
@@ -131,7 +136,13 @@ impl ReservationMonitor {
         mut name: impl FnMut(u32, Port, u32) -> (Service, bool),
     ) -> ReservationStatus {
         let state = self.state.current();
-        let Self { host_netns, environment, breaches, .. } = self;
+        let Self { host_netns, environment, breaches, lines, .. } = self;
+        report_left_out(lines.turn(seen.now));
+        let mut log = |breach: &Breach, count| {
+            if lines.admit(seen.owners.tenant(breach.owner)) {
+                log(breach, count);
+            }
+        };
         let reserved = |netns: u32, port: Port| -> Option<&Reservation> {
             let netns = (Some(netns) != *host_netns).then_some(netns);
             state.reservations.in_force(netns, port, seen.now, *environment)
@@ -175,6 +186,14 @@ impl ReservationMonitor {
             breach_events: breaches.events().cloned().collect(),
             state,
         }
+    }
+}
+
+fn report_left_out(lines: u64) {
+    if lines > 0 {
+        tracing::warn!(
+            "{lines} more breaches of reservations in the last minute; `portolan ports reservations` counts them"
+        );
     }
 }
 

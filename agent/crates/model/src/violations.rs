@@ -12,12 +12,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address, INTERNET, UNSPECIFIED};
-use agent_common::edge::ROLE_CLIENT;
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::attributed::{Attributed, Counted, Counts, Name};
 use super::delta::{Delta, EdgeId};
+use super::line_shares::LineShares;
 use super::per_slot::PerSlot;
 use super::relations::{Ends, ServiceName};
 use super::segments::{Policy, Segment, Verdict};
@@ -29,8 +31,6 @@ const MAX_ROWS: usize = 4096;
 const MAX_EVENTS: usize = 256;
 /// Violations of one edge within this time are one event, seconds.
 const EVENT_SECONDS: f64 = 60.0;
-/// Lines for the log in a minute.
-const LINES_PER_MINUTE: u64 = 20;
 
 /// All edges as evaluated.
 pub struct Violations {
@@ -40,9 +40,7 @@ pub struct Violations {
     cells: HashMap<(Segment, Segment), u64>,
     events: VecDeque<Arc<Event>>,
     dropped_events: u64,
-    minute: u64,
-    lines: u64,
-    suppressed: u64,
+    lines: LineShares,
     unverified: ByUser,
 }
 
@@ -140,16 +138,21 @@ impl Violations {
             cells: HashMap::new(),
             events: VecDeque::new(),
             dropped_events: 0,
-            minute: 0,
-            lines: 0,
-            suppressed: 0,
+            lines: LineShares::default(),
             unverified: ByUser::default(),
         }
     }
 
-    /// Evaluates the edges of a drain at `now` (seconds since the Unix epoch).
-    pub fn update(&mut self, now: f64, closed: &[EdgeId], deltas: &[Delta]) -> Lines {
-        let mut lines = self.turn_minute(now);
+    /// Evaluates the edges of a drain at `now` (seconds since the Unix epoch). `tenant` tells who has
+    /// the owner with this number.
+    pub fn update(
+        &mut self,
+        now: f64,
+        closed: &[EdgeId],
+        deltas: &[Delta],
+        tenant: impl Fn(u32) -> Tenant,
+    ) -> Lines {
+        let mut lines = Lines { suppressed: self.lines.turn(now as u64), ..Lines::default() };
         for edge in closed {
             self.evaluated.remove(edge.0);
         }
@@ -162,11 +165,11 @@ impl Violations {
             if connections > 0
                 && let Some(event) = self.report(Event::new(now, &between, connections, delta))
             {
-                if self.lines < LINES_PER_MINUTE {
-                    self.lines += 1;
+                // The client chose to connect.
+                let key = &delta.key;
+                let client = address::owner_of(&key.remote).filter(|_| key.role == ROLE_SERVER);
+                if self.lines.admit(tenant(client.unwrap_or(key.owner))) {
                     lines.events.push(event);
-                } else {
-                    self.suppressed += 1;
                 }
             }
             let is_another = delta.is_another();
@@ -269,16 +272,6 @@ impl Violations {
         let event = Arc::new(event);
         self.events.push_back(Arc::clone(&event));
         Some(event)
-    }
-
-    fn turn_minute(&mut self, now: f64) -> Lines {
-        let minute = (now / 60.0) as u64;
-        if minute == self.minute {
-            return Lines::default();
-        }
-        self.minute = minute;
-        self.lines = 0;
-        Lines { suppressed: std::mem::take(&mut self.suppressed), ..Lines::default() }
     }
 }
 

@@ -50,7 +50,8 @@ impl<K: Kernel> Core<K> {
         let reservations = self.keep(drained, now_us, taken_seconds as u64);
         let state = self.reservations.current();
         let names = (&self.names, &state.registry);
-        let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        let related =
+            self.relate.update(now_us, taken_seconds, &updated.deltas, names, &self.owners);
         let verified = updated.deltas.edges.iter();
         let verified = verified.filter(|delta| delta.labels.unverified_user.is_none());
         self.traffic.observe(verified);
