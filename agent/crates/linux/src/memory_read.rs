@@ -43,9 +43,10 @@ enum Holder {
 impl MemoryRead {
     /// Of the process `tgid`; an error if too many of the same user take long.
     pub(crate) fn of(tgid: u32) -> io::Result<Self> {
+        // Below a namespace that root made (userns-remap, LXD) users are those of its mapping.
         let user = match namespaces::user_namespace_maker(tgid) {
-            Some(maker) => maker,
-            None => real_user(tgid)?,
+            Some(maker) if maker != 0 => maker,
+            _ => real_user(tgid)?,
         };
         let subordinates = fs::read_to_string(SUBORDINATES).unwrap_or_default();
         Self::begin(Holder::of(user, &subordinates), Instant::now())
@@ -150,9 +151,10 @@ mod tests {
         assert_eq!(real_user(std::process::id()).unwrap(), own);
         assert!(MemoryRead::of(std::process::id()).is_ok());
         assert!(real_user(u32::MAX).is_err(), "there is no such process");
-        for depth in [0, 1] {
-            let Some(made) = UsersNamespace::new(1500, depth) else { return };
-            assert_eq!(MemoryRead::of(made.pid()).unwrap().of, Holder::User(1500), "{depth}");
+        for (user, depth) in [(1500, 0), (1500, 1), (0, 0)] {
+            let Some(made) = UsersNamespace::new(user, depth) else { return };
+            let reading = MemoryRead::of(made.pid()).unwrap();
+            assert_eq!(reading.of, Holder::User(user), "{depth} below that of {user}");
         }
     }
 }
