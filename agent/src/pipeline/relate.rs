@@ -13,7 +13,7 @@ use model::owners::Owners;
 use model::registry::Registry;
 use model::relations::{Ends, Relations};
 use model::snapshot::RelatedView;
-use model::violations::{Between, Event, Violations};
+use model::violations::{Between, Event, Found, Violations};
 
 /// Keeps them up to date.
 pub(super) struct Relate {
@@ -27,8 +27,8 @@ pub(super) struct Relate {
     directory: Arc<Directory>,
     /// The version of the inventories that `directory` is made from.
     directory_version: u64,
-    /// Violations of the last update, with their new connections.
-    pub violations_found: Vec<(Between, u64)>,
+    /// Violations of the last update.
+    pub violations_found: Vec<Found>,
 }
 
 // === impl Relate ===

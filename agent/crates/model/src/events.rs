@@ -9,7 +9,8 @@
 //!
 //! A scan, or a service that fails to reach many others, is not thousands of events: beyond
 //! [`MOST_OF_CLIENT`] of one cause that go on, further ones of a client are one without a server, and
-//! beyond [`MOST_OF_CAUSE`] one without a client.
+//! beyond [`MOST_OF_CAUSE`] one without a client. A tenant, who can give its programs any number of
+//! names, has a quarter of these at most ([`MOST_OF_TENANT`]).
 //!
 //! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
 //! ([`unverified`](super::unverified)) is not an event, so a user cannot displace those of others.
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, ROLE_LISTENER};
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 
 pub use self::changes::{Changes, Listener, SocketId};
@@ -36,7 +38,7 @@ use super::service::Service;
 #[cfg(any(test, feature = "fixture"))]
 use super::service::Source;
 use super::snapshot::Role;
-use super::violations::Between;
+use super::violations::{Between, Found};
 use super::why::why;
 
 /// An event goes on while it repeats within this time, seconds.
@@ -49,6 +51,8 @@ const SHOWN_EVERY: f64 = 10.0;
 const MOST_OF_CLIENT: u32 = 100;
 /// Events of one cause that go on, at most.
 const MOST_OF_CAUSE: u32 = 2000;
+/// Of these, events of one tenant.
+const MOST_OF_TENANT: u32 = MOST_OF_CAUSE / 4;
 /// Changes within this time before a failure may explain it, seconds.
 pub const CHANGES_BEFORE: f64 = 600.0;
 
@@ -56,7 +60,7 @@ pub const CHANGES_BEFORE: f64 = 600.0;
 pub struct Events {
     ring: Arc<Ring>,
     open: HashMap<Key, Open>,
-    /// How many of them each cause has, and each client of it.
+    /// How many of them each cause has, and each client and tenant of it.
     crowds: HashMap<Crowd, u32>,
     totals: [u64; Kind::ALL.len()],
     overwritten: u64,
@@ -86,6 +90,7 @@ pub struct EventsView {
 /// An event that may repeat.
 struct Open {
     id: u64,
+    tenant: Option<Tenant>,
     first: f64,
     last: f64,
     shown: Option<f64>,
@@ -118,8 +123,8 @@ impl Events {
     }
 
     /// Takes in what failed on edges. An edge with both sides on this host is taken once, from the
-    /// client's side.
-    pub fn add_edges(&mut self, deltas: &[Delta]) {
+    /// client's side. `tenant` tells who has the owner with this number.
+    pub fn add_edges(&mut self, deltas: &[Delta], tenant: impl Fn(u32) -> Tenant) {
         for delta in deltas.iter().filter(|delta| is_shown(delta)) {
             // Rows that an earlier agent left pinned: when it happened is unknown.
             let is_earlier = self.is_first && delta.is_new && delta.born_us < self.started_us;
@@ -139,6 +144,7 @@ impl Events {
                     port: Some(labels.port),
                     role: Some(labels.role),
                     text: cause.text.into(),
+                    tenant: Some(tenant(delta.actor())),
                 };
                 self.add(what, cause.count);
             }
@@ -164,14 +170,16 @@ impl Events {
                 port: Some(conflict.port),
                 role: None,
                 text: format!("{}. Fix: {fix}", messages::summary(&once)).into(),
+                tenant: Some(Tenant { cgroup: 0, origin: conflict.origin() }),
             };
             self.add(what, *count);
         }
     }
 
     /// Takes in violations of segments, each with its new connections.
-    pub fn add_violations(&mut self, violations: &[(Between, u64)]) {
-        for (Between { client_segment, server_segment, ends }, connections) in violations {
+    pub fn add_violations(&mut self, violations: &[Found]) {
+        for Found { between, connections, tenant } in violations {
+            let Between { client_segment, server_segment, ends } = between;
             let Ends { client, client_namespace, server, server_namespace, port } = ends;
             let service = |name: &Arc<str>, namespace: &Arc<str>| {
                 Service { name: Arc::clone(name), ..Service::other() }.within(namespace)
@@ -186,6 +194,7 @@ impl Events {
                 role: None,
                 text: format!("not allowed from segment {client_segment} to {server_segment}")
                     .into(),
+                tenant: Some(*tenant),
             };
             self.add(what, *connections);
         }
@@ -210,6 +219,7 @@ impl Events {
                 port: None,
                 role: None,
                 text: condition.text.as_str().into(),
+                tenant: None,
             };
             self.add(what, 1);
         }
@@ -236,7 +246,7 @@ impl Events {
                 shown.push((open.id, key.cause));
             }
             if has_ended {
-                leave(crowds, key);
+                leave(crowds, key, open.tenant);
             }
             !has_ended
         });
@@ -266,12 +276,16 @@ impl Events {
         if self.open.contains_key(&what.key()) {
             return what;
         }
-        let many = |client: Option<&Service>, most| {
-            let crowd = (what.cause, client.map(ServiceName::from));
+        let cause = what.cause;
+        let many = |crowd: Crowd, most| {
             self.crowds.get(&crowd).is_some_and(|count| *count >= most)
         };
-        let are_many = many(None, MOST_OF_CAUSE);
-        if !are_many && !what.client.as_ref().is_some_and(|it| many(Some(it), MOST_OF_CLIENT)) {
+        let are_many = many(Crowd::Cause(cause), MOST_OF_CAUSE)
+            || what.tenant.is_some_and(|it| many(Crowd::Tenant(cause, it), MOST_OF_TENANT));
+        let is_of_many = |client: &Service| {
+            many(Crowd::Client(cause, ServiceName::from(client)), MOST_OF_CLIENT)
+        };
+        if !are_many && !what.client.as_ref().is_some_and(is_of_many) {
             return what;
         }
         let text = match what.kind {
@@ -288,7 +302,7 @@ impl Events {
             *total += count;
         }
         let what = self.with_room(what);
-        let (now, key) = (self.now, what.key());
+        let (now, key, tenant) = (self.now, what.key(), what.tenant);
         let ring = Arc::make_mut(&mut self.ring);
         if let Some(open) = self.open.get_mut(&key) {
             let again = ring.change(what.cause, open.id, |event| {
@@ -308,21 +322,22 @@ impl Events {
         if let Some(overwritten) = ring.push(event) {
             self.overwritten += 1;
             let key = overwritten.what.key();
-            if self.open.get(&key).is_some_and(|open| open.id == overwritten.id) {
-                self.open.remove(&key);
-                leave(&mut self.crowds, &key);
+            let is_open = self.open.get(&key).is_some_and(|open| open.id == overwritten.id);
+            if let Some(open) = is_open.then(|| self.open.remove(&key)).flatten() {
+                leave(&mut self.crowds, &key, open.tenant);
             }
         }
-        for crowd in key.crowds() {
+        for crowd in key.crowds(tenant) {
             *self.crowds.entry(crowd).or_default() += 1;
         }
-        self.open.insert(key, Open { id, first: now, last: now, shown: None, has_news: true });
+        let open = Open { id, tenant, first: now, last: now, shown: None, has_news: true };
+        self.open.insert(key, open);
     }
 }
 
 /// An event no longer goes on.
-fn leave(crowds: &mut HashMap<Crowd, u32>, key: &Key) {
-    for crowd in key.crowds() {
+fn leave(crowds: &mut HashMap<Crowd, u32>, key: &Key, tenant: Option<Tenant>) {
+    for crowd in key.crowds(tenant) {
         if let Some(count) = crowds.get_mut(&crowd) {
             *count -= 1;
             if *count == 0 {

@@ -1,8 +1,11 @@
-//! How many lines of the log tenants may cause: each has a share of a minute's.
+//! How many lines of the log somebody may cause: each has a share of a minute's.
 //!
 //! What a tenant does to others is worth a line, but whoever does it to all of them at once must not
-//! leave the lines of somebody else no room. A tenant is who cannot multiply itself
-//! (`agent_common::share`). What is left out is counted, and said when the minute is over.
+//! leave the lines of somebody else no room. Who has a share is one that cannot multiply itself: a
+//! tenant (`agent_common::share`), the address of a guesser. What is left out is counted, and said
+//! when the minute is over.
+
+use std::hash::Hash;
 
 use agent_common::share::Tenant;
 use hashbrown::HashMap;
@@ -13,17 +16,30 @@ pub const LINES: u64 = 20;
 pub const LINES_OF_A_TENANT: u64 = LINES / 4;
 
 /// Lines of one minute.
-#[derive(Clone, Debug, Default)]
-pub struct LineShares {
+#[derive(Clone, Debug)]
+pub struct LineShares<K = Tenant> {
+    /// Of one of them, at most.
+    share: u64,
     minute: u64,
-    /// By tenant; as many as lines were written, at most.
-    written: HashMap<Tenant, u64>,
+    /// By whose they are; as many as lines were written, at most.
+    written: HashMap<K, u64>,
     left_out: u64,
 }
 
 // === impl LineShares ===
 
-impl LineShares {
+impl Default for LineShares {
+    fn default() -> Self {
+        Self::of(LINES_OF_A_TENANT)
+    }
+}
+
+impl<K: Eq + Hash> LineShares<K> {
+    /// None yet; one has `share` lines in a minute.
+    pub fn of(share: u64) -> Self {
+        Self { share, minute: 0, written: HashMap::new(), left_out: 0 }
+    }
+
     /// Begins the minute of `now` (seconds, any epoch); returns how many lines were left out in the
     /// one before, once.
     pub fn turn(&mut self, now: u64) -> u64 {
@@ -32,17 +48,17 @@ impl LineShares {
             return 0;
         }
         let left_out = self.left_out;
-        *self = Self { minute, ..Self::default() };
+        *self = Self { minute, ..Self::of(self.share) };
         left_out
     }
 
-    /// Whether a line that this tenant causes is written.
-    pub fn admit(&mut self, tenant: Tenant) -> bool {
+    /// Whether a line that this one causes is written.
+    pub fn admit(&mut self, whose: K) -> bool {
         let all: u64 = self.written.values().sum();
-        let own = self.written.get(&tenant).copied().unwrap_or_default();
-        let is_written = all < LINES && own < LINES_OF_A_TENANT;
+        let own = self.written.get(&whose).copied().unwrap_or_default();
+        let is_written = all < LINES && own < self.share;
         if is_written {
-            self.written.insert(tenant, own + 1);
+            self.written.insert(whose, own + 1);
         } else {
             self.left_out += 1;
         }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address, INTERNET, UNSPECIFIED};
-use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::edge::ROLE_CLIENT;
 use agent_common::share::Tenant;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -102,8 +102,19 @@ pub struct Lines {
     pub events: Vec<Arc<Event>>,
     /// Number of events suppressed in the minute before.
     pub suppressed: u64,
-    /// Everything that was found, with its new connections.
-    pub found: Vec<(Between, u64)>,
+    /// Everything that was found.
+    pub found: Vec<Found>,
+}
+
+/// New connections that violate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Their ends.
+    pub between: Between,
+    /// How many.
+    pub connections: u64,
+    /// Whose client made them, as far as it is one of this host; else whose server took them.
+    pub tenant: Tenant,
 }
 
 /// The last evaluation of an edge.
@@ -160,17 +171,13 @@ impl Violations {
         for delta in deltas {
             let Some(Violation { between, connections }) = self.evaluate(delta) else { continue };
             if connections > 0 {
-                lines.found.push((between.clone(), connections));
-            }
-            if connections > 0
-                && let Some(event) = self.report(Event::new(now, &between, connections, delta))
-            {
-                // The client chose to connect.
-                let key = &delta.key;
-                let client = address::owner_of(&key.remote).filter(|_| key.role == ROLE_SERVER);
-                if self.lines.admit(tenant(client.unwrap_or(key.owner))) {
+                let tenant = tenant(delta.actor());
+                if let Some(event) = self.report(Event::new(now, &between, connections, delta))
+                    && self.lines.admit(tenant)
+                {
                     lines.events.push(event);
                 }
+                lines.found.push(Found { between: between.clone(), connections, tenant });
             }
             let is_another = delta.is_another();
             counted.push(Counted {

@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn the_first_program_of_the_next_namespace_with_a_number_is_one() {
         let mut inhabited = Inhabited::default();
-        let mut look = |inhabited: &mut Inhabited, cookies: &[(u32, u64)]| {
+        let look = |inhabited: &mut Inhabited, cookies: &[(u32, u64)]| {
             inhabited.look(&cookies.iter().copied().collect());
         };
         let host = (1, 100);

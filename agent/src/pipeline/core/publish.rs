@@ -62,7 +62,7 @@ impl<K: Kernel> Core<K> {
         self.names.add_dropped_connections(&mut sources);
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
         let maps = self.kernel.maps(drained);
-        self.full_tables.observe(&maps);
+        self.full_tables.observe(&maps, now_us / 1_000_000);
         self.full_tables.observe_shares(&drained.ledger, now_us / 1_000_000);
         let events = self.report(&updated.deltas, &maps, &sources, taken_seconds, now_us);
         let Self { names, owners, listeners, .. } = self;

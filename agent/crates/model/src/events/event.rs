@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use agent_common::share::Tenant;
+
 use crate::relations::ServiceName;
 use crate::service::Service;
 use crate::snapshot::Role;
@@ -70,6 +72,8 @@ pub struct What {
     pub role: Option<Role>,
     /// The verdict in words.
     pub text: Arc<str>,
+    /// Whose doing it is, and whose share of events it counts against; `None`: nobody's.
+    pub tenant: Option<Tenant>,
 }
 
 /// A problem of the agent that lasts.
@@ -92,8 +96,16 @@ pub(super) struct Key {
     role: Option<Role>,
 }
 
-/// A cause, and a client or all.
-pub(super) type Crowd = (&'static str, Option<ServiceName>);
+/// Events of a cause that are limited together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Crowd {
+    /// All of them.
+    Cause(&'static str),
+    /// Those of a client.
+    Client(&'static str, ServiceName),
+    /// Those of a tenant, whatever its programs are called.
+    Tenant(&'static str, Tenant),
+}
 
 // === impl Kind ===
 
@@ -163,6 +175,7 @@ impl What {
             port: None,
             role: None,
             text: text.into(),
+            tenant: None,
         }
     }
 
@@ -172,7 +185,7 @@ impl What {
     }
 
     pub(super) fn key(&self) -> Key {
-        let Self { kind: _, cause, client, server, holder, port, role, text: _ } = self;
+        let Self { kind: _, cause, client, server, holder, port, role, text: _, tenant: _ } = self;
         let services = [client, server, holder].map(|it| it.as_ref().map(ServiceName::from));
         Key { cause, services, port: *port, role: *role }
     }
@@ -181,10 +194,12 @@ impl What {
 // === impl Key ===
 
 impl Key {
-    /// Where it counts.
-    pub(super) fn crowds(&self) -> impl Iterator<Item = Crowd> {
+    /// Where it counts, as one of this tenant.
+    pub(super) fn crowds(&self, tenant: Option<Tenant>) -> impl Iterator<Item = Crowd> {
         let [client, ..] = &self.services;
-        let of_client = client.as_ref().map(|client| (self.cause, Some(client.clone())));
-        std::iter::once((self.cause, None)).chain(of_client)
+        let cause = self.cause;
+        let of_client = client.as_ref().map(|client| Crowd::Client(cause, client.clone()));
+        let of_tenant = tenant.map(|tenant| Crowd::Tenant(cause, tenant));
+        [Some(Crowd::Cause(cause)), of_client, of_tenant].into_iter().flatten()
     }
 }

@@ -66,8 +66,10 @@ impl World {
         });
         self.events.begin(STARTED + self.now as f64);
         let deltas = &updated.deltas;
-        self.events.add_changes(self.changes.of_edges(&deltas.closed, &deltas.edges));
-        self.events.add_edges(&deltas.edges);
+        let nobody = |_| Tenant::OTHERS;
+        let changes = self.changes.of_edges(&deltas.closed, &deltas.edges, nobody);
+        self.events.add_changes(changes);
+        self.events.add_edges(&deltas.edges, nobody);
         let shown = self.events.finish();
         shown.iter().map(|event| (event.what.cause, event.count)).collect()
     }
@@ -249,7 +251,8 @@ fn a_condition_is_an_event_when_it_begins() {
 
 fn listener(cookie: u64, name: &str, command_line: u64) -> Listener {
     let service = Service::new(name, Source::Process);
-    Listener { socket: (cookie, 1, 80), service, is_stable: true, command_line }
+    let tenant = Tenant::OTHERS;
+    Listener { socket: (cookie, 1, 80), service, is_stable: true, command_line, tenant }
 }
 
 #[test]
@@ -359,6 +362,34 @@ fn a_scan_is_a_hundred_events_of_its_client_and_one_for_the_rest() {
     assert_eq!(view.totals[Kind::Connect as usize], 10_003 + 6000);
     let sum: u64 = view.ring.after(0, |_| true).iter().map(|event| event.count).sum();
     assert_eq!(sum, 10_003 + 6000);
+    // After a minute there is room again.
+    events.begin(STARTED + 100.0);
+    events.finish();
+    assert!(events.crowds.is_empty() && events.open.is_empty());
+}
+
+#[test]
+fn a_tenant_whose_programs_have_many_names_leaves_others_their_events() {
+    let mut events = Events::new(0, STARTED);
+    events.begin(STARTED + 1.0);
+    let fail = |events: &mut Events, cgroup, client: &str, server: &str| {
+        let client = Some(Service::new(client, Source::Process));
+        let tenant = Some(Tenant { cgroup, origin: 1 });
+        events.add_changes(vec![What { client, tenant, ..what("connect_refused", server) }]);
+    };
+    for client in 0..100 {
+        for server in 0..50 {
+            fail(&mut events, 1, &format!("c{client}"), &format!("s{server}"));
+        }
+    }
+    fail(&mut events, 2, "shop", "db");
+    let shown = events.finish();
+    assert_eq!(shown.len() as u32, MOST_OF_TENANT + 2);
+    let rest = shown.iter().find(|event| event.what.client.is_none()).expect("the others");
+    assert_eq!(rest.count, 5000 - u64::from(MOST_OF_TENANT));
+    let last = &shown.last().expect("an event").what;
+    let name = |service: &Option<Service>| service.as_ref().map(|it| it.name.to_string());
+    assert_eq!((name(&last.client), name(&last.server)), (Some("shop".into()), Some("db".into())));
     // After a minute there is room again.
     events.begin(STARTED + 100.0);
     events.finish();
