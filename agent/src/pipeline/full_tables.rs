@@ -143,6 +143,10 @@ mod tests {
         assert_eq!(written as u64, LINES_OF_A_TABLE);
         let full = [map("edges", 0), map("owners", 100)];
         assert_eq!(tables.observe(&full, 600), 1, "the other's");
-        assert_eq!(tables.observe(&[map("edges", 100), map("owners", 0)], 660), 2, "a minute later");
+        assert_eq!(
+            tables.observe(&[map("edges", 100), map("owners", 0)], 660),
+            2,
+            "a minute later"
+        );
     }
 }

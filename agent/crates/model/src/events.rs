@@ -7,15 +7,16 @@
 //! repeats within a minute, for five minutes at most. Such an event is shown to followers when it
 //! begins, and then every ten seconds at most; each time it gets a new [cursor](Event::cursor).
 //!
-//! A scan, or a service that fails to reach many others, is not thousands of events: beyond
-//! [`MOST_OF_CLIENT`] of one cause that go on, further ones of a client are one without a server, and
-//! beyond [`MOST_OF_CAUSE`] one without a client. A tenant, who can give its programs any number of
-//! names, has a quarter of these at most ([`MOST_OF_TENANT`]).
+//! A scan, or a service that fails to reach many others, is not thousands of events: beyond a hundred
+//! of one cause that go on, further ones of a client are one without a server, and beyond two thousand
+//! one without a client. A tenant, who can give its programs any number of names, has a quarter of
+//! these at most ([`crowds`]).
 //!
 //! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
 //! ([`unverified`](super::unverified)) is not an event, so a user cannot displace those of others.
 
 mod changes;
+mod crowds;
 mod event;
 mod ring;
 
@@ -27,13 +28,14 @@ use agent_common::share::Tenant;
 use hashbrown::HashMap;
 
 pub use self::changes::{Changes, Listener, SocketId};
+use self::crowds::Crowds;
+use self::event::Key;
 pub use self::event::{Condition, Event, Kind, What};
-use self::event::{Crowd, Key};
 pub use self::ring::{MOST, Ring};
 use super::conflicts::Conflict;
 use super::delta::{Delta, Growth};
 use super::messages;
-use super::relations::{Ends, ServiceName};
+use super::relations::Ends;
 use super::service::Service;
 #[cfg(any(test, feature = "fixture"))]
 use super::service::Source;
@@ -47,12 +49,6 @@ const REPEATS_WITHIN: f64 = 60.0;
 const LONGEST: f64 = 300.0;
 /// An event that goes on is shown to followers so often at most, seconds.
 const SHOWN_EVERY: f64 = 10.0;
-/// Events of one cause and one client that go on, at most.
-const MOST_OF_CLIENT: u32 = 100;
-/// Events of one cause that go on, at most.
-const MOST_OF_CAUSE: u32 = 2000;
-/// Of these, events of one tenant.
-const MOST_OF_TENANT: u32 = MOST_OF_CAUSE / 4;
 /// Changes within this time before a failure may explain it, seconds.
 pub const CHANGES_BEFORE: f64 = 600.0;
 
@@ -60,8 +56,7 @@ pub const CHANGES_BEFORE: f64 = 600.0;
 pub struct Events {
     ring: Arc<Ring>,
     open: HashMap<Key, Open>,
-    /// How many of them each cause has, and each client and tenant of it.
-    crowds: HashMap<Crowd, u32>,
+    crowds: Crowds,
     totals: [u64; Kind::ALL.len()],
     overwritten: u64,
     next: u64,
@@ -105,7 +100,7 @@ impl Events {
         Self {
             ring: Arc::default(),
             open: HashMap::new(),
-            crowds: HashMap::new(),
+            crowds: Crowds::default(),
             totals: [0; Kind::ALL.len()],
             overwritten: 0,
             // Cursors of a later start are larger, and exact as JSON numbers until the year 2255.
@@ -246,7 +241,7 @@ impl Events {
                 shown.push((open.id, key.cause));
             }
             if has_ended {
-                leave(crowds, key, open.tenant);
+                crowds.leave(key, open.tenant);
             }
             !has_ended
         });
@@ -276,16 +271,8 @@ impl Events {
         if self.open.contains_key(&what.key()) {
             return what;
         }
-        let cause = what.cause;
-        let many = |crowd: Crowd, most| {
-            self.crowds.get(&crowd).is_some_and(|count| *count >= most)
-        };
-        let are_many = many(Crowd::Cause(cause), MOST_OF_CAUSE)
-            || what.tenant.is_some_and(|it| many(Crowd::Tenant(cause, it), MOST_OF_TENANT));
-        let is_of_many = |client: &Service| {
-            many(Crowd::Client(cause, ServiceName::from(client)), MOST_OF_CLIENT)
-        };
-        if !are_many && !what.client.as_ref().is_some_and(is_of_many) {
+        let are_many = self.crowds.are_full(&what);
+        if !are_many && !self.crowds.is_clients_full(&what) {
             return what;
         }
         let text = match what.kind {
@@ -324,26 +311,12 @@ impl Events {
             let key = overwritten.what.key();
             let is_open = self.open.get(&key).is_some_and(|open| open.id == overwritten.id);
             if let Some(open) = is_open.then(|| self.open.remove(&key)).flatten() {
-                leave(&mut self.crowds, &key, open.tenant);
+                self.crowds.leave(&key, open.tenant);
             }
         }
-        for crowd in key.crowds(tenant) {
-            *self.crowds.entry(crowd).or_default() += 1;
-        }
+        self.crowds.enter(&key, tenant);
         let open = Open { id, tenant, first: now, last: now, shown: None, has_news: true };
         self.open.insert(key, open);
-    }
-}
-
-/// An event no longer goes on.
-fn leave(crowds: &mut HashMap<Crowd, u32>, key: &Key, tenant: Option<Tenant>) {
-    for crowd in key.crowds(tenant) {
-        if let Some(count) = crowds.get_mut(&crowd) {
-            *count -= 1;
-            if *count == 0 {
-                crowds.remove(&crowd);
-            }
-        }
     }
 }
 

@@ -91,20 +91,9 @@ pub struct Condition {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) cause: &'static str,
-    services: [Option<ServiceName>; 3],
+    pub(super) services: [Option<ServiceName>; 3],
     port: Option<u16>,
     role: Option<Role>,
-}
-
-/// Events of a cause that are limited together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Crowd {
-    /// All of them.
-    Cause(&'static str),
-    /// Those of a client.
-    Client(&'static str, ServiceName),
-    /// Those of a tenant, whatever its programs are called.
-    Tenant(&'static str, Tenant),
 }
 
 // === impl Kind ===
@@ -188,18 +177,5 @@ impl What {
         let Self { kind: _, cause, client, server, holder, port, role, text: _, tenant: _ } = self;
         let services = [client, server, holder].map(|it| it.as_ref().map(ServiceName::from));
         Key { cause, services, port: *port, role: *role }
-    }
-}
-
-// === impl Key ===
-
-impl Key {
-    /// Where it counts, as one of this tenant.
-    pub(super) fn crowds(&self, tenant: Option<Tenant>) -> impl Iterator<Item = Crowd> {
-        let [client, ..] = &self.services;
-        let cause = self.cause;
-        let of_client = client.as_ref().map(|client| Crowd::Client(cause, client.clone()));
-        let of_tenant = tenant.map(|tenant| Crowd::Tenant(cause, tenant));
-        [Some(Crowd::Cause(cause)), of_client, of_tenant].into_iter().flatten()
     }
 }

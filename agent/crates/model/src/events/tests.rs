@@ -6,6 +6,7 @@ use agent_common::drained::{Edge, Table};
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeKey, ROLE_CLIENT};
 use agent_common::wire::Wire as _;
 
+use super::crowds::MOST_OF_TENANT;
 use super::*;
 use crate::reclaim::Room;
 use crate::service::Source;
