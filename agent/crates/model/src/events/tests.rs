@@ -396,3 +396,27 @@ fn a_tenant_whose_programs_have_many_names_leaves_others_their_events() {
     events.finish();
     assert!(events.crowds.is_empty() && events.open.is_empty());
 }
+
+#[test]
+fn what_displaces_an_event_is_one_of_its_tenant_that_has_more_of_them() {
+    let mut events = Events::new(0, STARTED);
+    let fail = |events: &mut Events, cgroup, server: &str| {
+        let tenant = Some(Tenant { cgroup, origin: 1 });
+        events.add_changes(vec![What { tenant, ..what("connect_refused", server) }]);
+    };
+    events.begin(STARTED);
+    fail(&mut events, 2, "db");
+    for n in 0..MOST + 500 {
+        // Each hundred ends before the next.
+        events.begin(STARTED + 100.0 + (n / 100) as f64 * 100.0);
+        if n % 100 == 0 {
+            events.finish();
+        }
+        fail(&mut events, 1, &format!("s{n}"));
+    }
+    let view = events.view();
+    assert_eq!((view.ring.len(), view.overwritten), (MOST, 501));
+    let servers = view.ring.after(0, |_| true);
+    let name = |at: usize| servers[at].what.server.as_ref().map(|it| it.name.to_string());
+    assert_eq!((name(0), name(1)), (Some("db".into()), Some("s501".into())));
+}
