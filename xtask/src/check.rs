@@ -13,7 +13,7 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Result, anyhow, bail};
-use portolan_kit::{build, python, setup, shell, tree};
+use portolan_kit::{build, heading, python, setup, shell, tree};
 use serde_json::Value;
 
 use crate::{aarch64, page, reproducible, tidy};
@@ -60,7 +60,7 @@ pub fn check() -> Result<()> {
 fn failures(steps: &[(&'static str, Step)]) -> Vec<&'static str> {
     let mut failed = Vec::new();
     for (name, step) in steps {
-        println!("== {name}");
+        heading(name);
         if let Err(error) = step() {
             println!("{error:#}");
             failed.push(*name);

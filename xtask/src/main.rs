@@ -16,11 +16,8 @@ mod aarch64;
 mod check;
 mod deploy;
 mod fuzz;
-mod image;
 mod miri;
-mod package;
 mod page;
-mod release;
 mod reproducible;
 mod run;
 mod test;
@@ -71,11 +68,14 @@ enum Command {
     /// Check only the tidy rules
     Tidy,
     /// Build the static binary, and an image that contains only it
-    Image(image::Args),
+    #[command(disable_help_flag = true)]
+    Image(Passed),
     /// Build a .deb and an .rpm of the static binary, and its SBOM
-    Package,
+    #[command(disable_help_flag = true)]
+    Package(Passed),
     /// Make the files of a release: archive, packages, SBOM, install script, signed checksums
-    Release(release::Args),
+    #[command(disable_help_flag = true)]
+    Release(Passed),
     /// Check deploy/ with the tools that consume it
     Deploy(deploy::Args),
 }
@@ -96,9 +96,9 @@ fn main() -> ExitCode {
         Command::Page => page::page(),
         Command::Check => check::check(),
         Command::Tidy => tidy::tidy(),
-        Command::Image(args) => image::image(&args),
-        Command::Package => package::package(),
-        Command::Release(args) => release::release(&args),
+        Command::Image(args) => Tool::Package.exec_with("image", &args),
+        Command::Package(args) => Tool::Package.exec_with("package", &args),
+        Command::Release(args) => Tool::Package.exec_with("release", &args),
         Command::Deploy(args) => deploy::deploy(&args),
     })
 }

@@ -15,6 +15,7 @@ pub enum Tool {
     Bench,
     Dashboards,
     Demo,
+    Package,
     Soak,
     Vm,
 }
@@ -29,8 +30,14 @@ pub struct Passed {
 impl Tool {
     /// Becomes the tool, so that signals reach it and nothing else.
     pub fn exec(self, passed: &Passed) -> Result<()> {
-        let error = self.command()?.args(&passed.arguments).exec();
-        Err(anyhow::Error::new(error).context("starting cargo"))
+        become_it(self.command()?, passed)
+    }
+
+    /// Becomes one of the tool's commands.
+    pub fn exec_with(self, name: &str, passed: &Passed) -> Result<()> {
+        let mut command = self.command()?;
+        command.arg(name);
+        become_it(command, passed)
     }
 
     /// A command that compiles the tool if necessary and starts it; arguments follow.
@@ -56,10 +63,16 @@ impl Tool {
             Self::Bench => "portolan-bench",
             Self::Dashboards => "portolan-dashboards",
             Self::Demo => "portolan-demo",
+            Self::Package => "portolan-package",
             Self::Soak => "portolan-soak",
             Self::Vm => "portolan-vm",
         }
     }
+}
+
+fn become_it(mut command: Command, passed: &Passed) -> Result<()> {
+    let error = command.args(&passed.arguments).exec();
+    Err(anyhow::Error::new(error).context("starting cargo"))
 }
 
 #[cfg(test)]
@@ -95,7 +108,7 @@ mod tests {
 
     #[test]
     fn every_tool_is_a_package() {
-        for tool in [Tool::Bench, Tool::Demo, Tool::Soak, Tool::Vm] {
+        for tool in [Tool::Bench, Tool::Demo, Tool::Package, Tool::Soak, Tool::Vm] {
             let package = tool.package();
             let folder = package.trim_start_matches("portolan-");
             let manifest = tree::root().join("xtask/tools").join(folder).join("Cargo.toml");

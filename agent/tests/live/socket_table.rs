@@ -271,6 +271,9 @@ fn what_finds_its_set_full_is_counted_all_the_same() {
         held.clear();
         agent.eventually([[5, 0], [5, 0]], |now| opened(now, &pair, port));
     }
+    // A listener, ten clients, and the children of the listener that was there before.
+    let spilled = agent.scrape().sum("portolan_sockets_spilled_total", &[]);
+    assert!(spilled >= 16, "{spilled} sockets found no room");
     let listed: BTreeSet<u64> = agent.json("/api/v1/ports")["ports"]
         .as_array()
         .expect("a list")

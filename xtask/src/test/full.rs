@@ -77,7 +77,7 @@ pub fn run(names: &[String]) -> Result<()> {
     let mut failed = Vec::new();
     for part in PARTS.iter().filter(|part| names.is_empty() || names.iter().any(|n| n == part.name))
     {
-        super::heading(part.name);
+        portolan_kit::heading(part.name);
         let result = (part.run)();
         let shown = match &result {
             Ok(summary) => summary.clone(),

@@ -13,9 +13,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use portolan_kit::build::{Target, Tests};
 use portolan_kit::report::Report;
-use portolan_kit::{shell, tree};
+use portolan_kit::{heading, shell, tree};
 
-use super::heading;
 use super::lanes::{self, LANES, Module};
 use super::watch::{End, Started, watch, watch_showing};
 

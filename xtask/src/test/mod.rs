@@ -19,18 +19,15 @@ mod needs;
 mod watch;
 
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::thread::JoinHandle;
-use std::time::Instant;
 use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use portolan_kit::build;
 use portolan_kit::report::Report;
-use portolan_kit::{setup, shell, tree};
+use portolan_kit::{build, heading, setup, shell, tree};
 
 use crate::tool::Tool;
-use crate::{deploy, package, page};
+use crate::{deploy, page};
 use watch::{Started, watch};
 
 /// Minutes long, and of a kind of their own: see `xtask/tools/demo`. With the demo's command.
@@ -64,7 +61,9 @@ pub fn test(args: &Args) -> Result<()> {
     let mut report = Report::default();
     if shell::is_root() && tests_what_is_shipped(filter) {
         heading("image and packages, for their tests");
-        if let Err(error) = package::packages() {
+        if let Err(error) =
+            Tool::Package.command().and_then(|mut tool| shell::loud(tool.arg("package")))
+        {
             println!("{error:#}");
             report.failed += 1;
         }
@@ -171,11 +170,4 @@ fn tests(selection: &[&str], filter: &[String]) -> Command {
     command.args(["test", "--no-fail-fast"]).args(build::locked()).args(selection);
     command.args(["--", "--show-output"]).args(filter);
     command
-}
-
-/// A heading, with the time since the first.
-fn heading(text: &str) {
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
-    let seconds = BEGAN.get_or_init(Instant::now).elapsed().as_secs();
-    println!("\n== {text} ({} min {} s)", seconds / 60, seconds % 60);
 }

@@ -31,6 +31,14 @@ pub(super) const METRICS: &[Metric] = &[
         render: map_capacity,
     },
     Metric {
+        name: "portolan_sockets_spilled_total",
+        kind: Kind::Counter,
+        help: "Sockets that found no room in the table of sockets: their state lies in the socket, which costs more; nothing is lost.",
+        labels: &[],
+        fed_by: "inet_sock_set_state",
+        render: sockets_spilled,
+    },
+    Metric {
         name: "portolan_unresolved_owners",
         kind: Kind::Gauge,
         help: "Processes with sockets that no source has named yet.",
@@ -82,6 +90,10 @@ fn map_capacity(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
         samples.integer(Some(&[("map", map.name.as_str())]), map.capacity)?;
     }
     Ok(())
+}
+
+fn sockets_spilled(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
+    samples.integer(NO_LABELS, view.snapshot.ledger.kernel.spilled)
 }
 
 fn unresolved_owners(view: &View, samples: &mut Samples<'_>) -> fmt::Result {

@@ -8,6 +8,8 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "for programs of a terminal")]
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::Instant;
 
 pub mod apt;
 pub mod build;
@@ -30,4 +32,11 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A heading on the terminal, with the time since the first.
+pub fn heading(text: &str) {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let seconds = BEGAN.get_or_init(Instant::now).elapsed().as_secs();
+    println!("\n== {text} ({} min {} s)", seconds / 60, seconds % 60);
 }

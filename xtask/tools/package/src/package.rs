@@ -265,5 +265,7 @@ mod tests {
         let filled = filled_in("a: ${VERSION}\nb: ${STAGE}/x\n", Path::new("/s")).unwrap();
         assert_eq!(filled, format!("a: {}\nb: /s/x\n", env!("CARGO_PKG_VERSION")));
         assert!(filled_in("${OTHER}", Path::new("/s")).is_err());
+        let ours = fs::read_to_string(tree::root().join(CONTENTS)).unwrap();
+        filled_in(&ours, Path::new("/s")).unwrap();
     }
 }

@@ -3,12 +3,16 @@
 //!
 //! All terms must hold. A bare word is a part of any text of the row; `!` before a term, or `!=`,
 //! negates it; `*` in a name stands for anything; double quotes keep spaces.
-//!
-//! Long because grammar, errors and laws are read together.
+
+mod fields;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
 
+use self::fields::Unit;
+pub use self::fields::{NumberField, TextField};
 use crate::nearest;
 
 /// How a filter is written, for messages and help.
@@ -28,96 +32,6 @@ pub trait Filterable {
     /// The numbers of the row that are of this field: shares in percent, durations in seconds; none if
     /// it has no such field, or nothing was measured.
     fn numbers(&self, field: NumberField) -> Vec<f64>;
-}
-
-/// A variant and its word for each field.
-macro_rules! fields {
-    ($(#[$doc:meta])+ $name:ident { $($(#[$of:meta])+ $variant:ident $word:literal,)+ }) => {
-        $(#[$doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name {
-            $($(#[$of])+ $variant,)+
-        }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant),+];
-
-            /// The word in a filter.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $word,)+
-                }
-            }
-
-            /// The field with this word.
-            pub fn named(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|field| field.as_str() == word)
-            }
-        }
-    };
-}
-
-fields! {
-    /// A field with texts.
-    TextField {
-        /// The service that connects.
-        Client "client",
-        /// The service that is connected to.
-        Server "server",
-        /// A service, at whichever end.
-        Service "service",
-        /// Namespaces of the services.
-        Namespace "ns",
-        /// Which side counted.
-        Role "role",
-        /// Causes, as words and as texts: a part is enough.
-        Why "why",
-        /// `error`, `warning`, `ok` or `idle`.
-        State "state",
-        /// What kind of event, service or socket.
-        Kind "kind",
-        /// The host.
-        Host "host",
-    }
-}
-
-fields! {
-    /// A field with a number.
-    NumberField {
-        /// The port.
-        Port "port",
-        /// Requests per second.
-        Requests "req",
-        /// Median request latency.
-        P50 "p50",
-        /// 99th percentile of request latency.
-        P99 "p99",
-        /// Share of connects and requests that failed.
-        Errors "err",
-        /// Requests without a response.
-        Unanswered "unans",
-        /// Connections per second.
-        Connects "conn",
-        /// Failed connects per second.
-        Failed "fail",
-        /// Share of segments that were retransmitted.
-        Retransmits "retr",
-        /// Median round-trip time.
-        RoundTrip "rtt",
-        /// Open connections.
-        Active "active",
-        /// How often something happened.
-        Count "count",
-    }
-}
-
-/// What numbers of a field are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unit {
-    Plain,
-    Percent,
-    Seconds,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -328,65 +242,6 @@ fn is_like(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-// === impl TextField ===
-
-impl TextField {
-    const fn example(self) -> &'static str {
-        match self {
-            Self::Client | Self::Server | Self::Service => "shop/cart",
-            Self::Namespace => "shop",
-            Self::Role => "client",
-            Self::Why => "timeout",
-            Self::State => "error",
-            Self::Kind => "connect",
-            Self::Host => "node7",
-        }
-    }
-}
-
-// === impl NumberField ===
-
-impl NumberField {
-    const fn unit(self) -> Unit {
-        match self {
-            Self::P50 | Self::P99 | Self::RoundTrip => Unit::Seconds,
-            Self::Errors | Self::Retransmits => Unit::Percent,
-            _ => Unit::Plain,
-        }
-    }
-
-    /// A value, for messages.
-    const fn form(self) -> &'static str {
-        match (self, self.unit()) {
-            (Self::Port, _) => "8080",
-            (_, Unit::Plain) => "10",
-            (_, Unit::Percent) => "1%",
-            (_, Unit::Seconds) => "50ms",
-        }
-    }
-}
-
-// === impl Unit ===
-
-impl Unit {
-    fn number(self, text: &str) -> Option<f64> {
-        const SECONDS: &[(&str, f64)] =
-            &[("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0)];
-        const PERCENT: &[(&str, f64)] = &[("%", 1.0), ("", 1.0)];
-        const PLAIN: &[(&str, f64)] = &[("k", 1e3), ("M", 1e6), ("", 1.0)];
-        let units = match self {
-            Self::Plain => PLAIN,
-            Self::Percent => PERCENT,
-            Self::Seconds => SECONDS,
-        };
-        let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-        let (number, unit) = text.split_at_checked(digits)?;
-        let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
-        let number = number.parse::<f64>().ok()? * factor;
-        number.is_finite().then_some(number)
-    }
-}
-
 // === impl Comparison ===
 
 impl Comparison {
@@ -457,166 +312,4 @@ fn tokens(text: &str) -> Result<Vec<Vec<Letter>>, String> {
     // An empty word is a part of everything.
     tokens.retain(|token| !token.is_empty());
     Ok(tokens)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// gateway → shop/catalog.js:3002 with timeouts.
-    struct Example;
-
-    impl Filterable for Example {
-        fn texts(&self, field: TextField) -> Vec<String> {
-            let texts: &[&str] = match field {
-                TextField::Client => &["gateway"],
-                TextField::Server => &["shop/catalog.js", "catalog.js"],
-                TextField::Service => &["gateway", "shop/catalog.js", "catalog.js"],
-                TextField::Namespace => &["", "shop"],
-                TextField::Role => &["client"],
-                TextField::Why => &["connect_timeout", "connect timed out"],
-                TextField::State => &["error"],
-                TextField::Kind | TextField::Host => &[],
-            };
-            texts.iter().map(|text| (*text).to_owned()).collect()
-        }
-
-        fn numbers(&self, field: NumberField) -> Vec<f64> {
-            match field {
-                NumberField::Port => vec![3002.0, 3003.0],
-                NumberField::P99 => vec![0.3],
-                NumberField::Errors => vec![10.5],
-                NumberField::Requests => vec![1200.0],
-                _ => Vec::new(),
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_is_admitted_if_it_meets_every_term() {
-        let check = |text: &str, expected| {
-            let filter: Filter = text.parse().expect(text);
-            assert_eq!(filter.admits(&Example), expected, "{text}");
-        };
-        for met in [
-            "",
-            "  ",
-            "\"\"",
-            "catalog",
-            "CATALOG 3002 port=3003 port<3003",
-            "client=gateway server=catalog.js port=3002",
-            "server=shop/catalog.js ns=shop",
-            "server=*.js client=g*y service=gateway service=shop/*",
-            "why=timeout",
-            "why=\"timed out\"",
-            "\"timed out\"",
-            "err>1 err>=10.5 err<=10.5% p99>50ms p99<1s p99>=300000us req>1k",
-            "!cache !client=cache client!=cache state=error role=client",
-            "!p50>1ms",
-        ] {
-            check(met, true);
-        }
-        for missed in [
-            "!catalog",
-            "client=gate",
-            "server=cat*.ts",
-            "client=gateway port=80",
-            "p99>300ms",
-            "p50>0ms",
-            "p50<1s",
-            "client!=gateway",
-            "host=a",
-            "server=*a*a*a*a*",
-            "timed out of",
-        ] {
-            check(missed, false);
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_names_the_place_and_the_fix() {
-        let check = |text: &str, expected: &str| {
-            let error = text.parse::<Filter>().expect_err(text);
-            assert!(error.contains(expected), "{text}: {error}");
-        };
-        check("cleint=x", "\"cleint\" is not a field; did you mean client? fields are client, ");
-        check("p99>50", "\"50\" is not a value of p99; write it like p99>50ms");
-        check("p99>", "p99> needs a number, like p99>50ms");
-        check("err>1x", "write it like err>1%");
-        check("port=http", "write it like port=8080");
-        check("client=", "client= needs a value, like client=shop/cart");
-        check("client>a", "client is a text; write client=a or client!=a");
-        check("why=\"timed out", "the closing \" is missing");
-        check("why=\"a\\", "ends behind \\");
-        check("!", "after !");
-        check("a!b", "\"a!b\" is not a term");
-        check("=x", "\"\" is not a field");
-        check("err>1e400", "is not a value");
-        check(&format!("err>{}", "9".repeat(400)), "is not a value");
-    }
-
-    #[test]
-    fn words_are_those_of_one_field_only() {
-        let all = TextField::ALL.iter().map(|field| field.as_str());
-        let mut all: Vec<&str> =
-            all.chain(NumberField::ALL.iter().map(|field| field.as_str())).collect();
-        let count = all.len();
-        all.sort_unstable();
-        all.dedup();
-        assert_eq!(all.len(), count);
-    }
-
-    /// A term, as people and their fingers write it.
-    fn term() -> impl Strategy<Value = String> {
-        let value = "[a-z*./:=<>! \\\\\"µ-]{0,6}";
-        let texts = prop::sample::select(TextField::ALL);
-        let numbers = prop::sample::select(NumberField::ALL);
-        let operator = prop::sample::select(&["=", "!=", "<", ">", "<=", ">=", "!"][..]);
-        let unit = prop::sample::select(&["", "ms", "s", "us", "%", "k"][..]);
-        prop_oneof![
-            value,
-            (texts, value).prop_map(|(field, value)| format!("{}={value}", field.as_str())),
-            (texts2(), value).prop_map(|(field, value)| format!("!{field}=\"{value}\"")),
-            (numbers, operator, 0_u32..5000, unit).prop_map(|(field, operator, n, unit)| format!(
-                "{}{operator}{n}{unit}",
-                field.as_str()
-            )),
-        ]
-    }
-
-    fn texts2() -> impl Strategy<Value = &'static str> {
-        prop::sample::select(TextField::ALL).prop_map(TextField::as_str)
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_is_written_is_a_filter_or_an_error(text in "\\PC*") {
-            if let Ok(filter) = text.parse::<Filter>() {
-                filter.admits(&Example);
-            }
-        }
-
-        #[test]
-        fn a_filter_reads_back_as_itself(terms in prop::collection::vec(term(), 0..5)) {
-            if let Ok(filter) = terms.join(" ").parse::<Filter>() {
-                let written = filter.to_string();
-                prop_assert_eq!(written.parse::<Filter>(), Ok(filter), "{}", written);
-            }
-        }
-
-        #[test]
-        fn more_terms_admit_no_more_and_a_negation_admits_the_rest(one in term(), two in term()) {
-            let parse = |text: &str| text.parse::<Filter>();
-            let (Ok(a), Ok(b)) = (parse(&one), parse(&two)) else { return Ok(()) };
-            let both = Filter { terms: a.terms.iter().chain(&b.terms).cloned().collect() };
-            prop_assert_eq!(both.admits(&Example), a.admits(&Example) && b.admits(&Example));
-            for term in &a.terms {
-                let term = |is_negated| Filter {
-                    terms: vec![Term { is_negated, test: term.test.clone() }],
-                };
-                prop_assert_ne!(term(true).admits(&Example), term(false).admits(&Example));
-            }
-        }
-    }
 }
