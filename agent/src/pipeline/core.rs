@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod events;
+mod inhabited;
 mod publish;
 mod resolve;
 
@@ -19,6 +20,7 @@ use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use self::inhabited::Inhabited;
 use super::account::Account;
 use super::calls::Calls;
 use super::clock::epoch_seconds;
@@ -89,9 +91,9 @@ pub(super) struct Core<K> {
     /// When an owner was met last of which it was not sure in which namespace, CLOCK_MONOTONIC
     /// microseconds.
     met_us: u64,
-    /// When a namespace got its first owner last, and when the last lookup of addresses began that has
-    /// an answer: a namespace can be found before it has its addresses, and hardly has a program before.
-    inhabited_us: u64,
+    /// Which namespaces have had a program.
+    inhabited: Inhabited,
+    /// When the last lookup of addresses began that has an answer.
     looked_us: u64,
     /// CPU time that it took.
     look_cost_us: u64,
@@ -187,7 +189,7 @@ impl<K: Kernel> Core<K> {
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),
             met_us: 0,
-            inhabited_us: 0,
+            inhabited: Inhabited::default(),
             looked_us: now_us,
             look_cost_us: 0,
             mounts: Mounts::Same,

@@ -75,7 +75,7 @@ fn reservations() -> ReservationStatus {
         host_netns: Some(4_026_531_840),
         environment: None,
         breaches: vec![(key.clone(), 2)],
-        breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, key }],
+        breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, owner: 1, key }],
     }
 }
 

@@ -28,6 +28,7 @@ pub mod full_name;
 mod hashed;
 pub mod health;
 pub mod kernel_sockets;
+pub mod line_shares;
 pub mod listen_drops;
 pub mod map;
 pub mod memory;
