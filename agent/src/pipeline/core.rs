@@ -24,6 +24,7 @@ use self::inhabited::Inhabited;
 use super::account::Account;
 use super::calls::Calls;
 use super::clock::epoch_seconds;
+use super::conditions::Watch;
 use super::full_tables::FullTables;
 use super::host::Host;
 use super::kernel::Kernel;
@@ -78,6 +79,7 @@ pub(super) struct Core<K> {
     listener_rows: Listeners,
     refused: Refused,
     ports: Ports,
+    conditions: Watch,
     listeners: Vec<ListenerRecord>,
     addresses: Vec<Held>,
     /// The pending lookup of addresses, since when, and for which namespaces of owners.
@@ -139,6 +141,8 @@ pub(super) struct Parts<K> {
     pub reservations: ReservationMonitor,
     /// Relations and segments.
     pub relate: Relate,
+    /// Conditions of network namespaces.
+    pub conditions: Watch,
     /// The limits of memory.
     pub keeper: Keeper,
     /// Followers of events.
@@ -165,8 +169,18 @@ impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and the survey, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now: Now) -> Self {
         let Now { us: now_us, epoch_seconds } = now;
-        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper, feed } =
-            parts;
+        let Parts {
+            kernel,
+            host,
+            owners,
+            names,
+            sources,
+            reservations,
+            relate,
+            conditions,
+            keeper,
+            feed,
+        } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -180,6 +194,7 @@ impl<K: Kernel> Core<K> {
             listener_rows: Listeners::default(),
             refused: Refused::default(),
             ports: Ports::default(),
+            conditions,
             listeners: Vec::new(),
             addresses: Vec::new(),
             surveying: None,

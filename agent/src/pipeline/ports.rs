@@ -21,7 +21,7 @@ use self::conflict::{Inspecting, Unheld};
 use self::heirs::Heirs;
 pub(super) use self::known::Known;
 use super::host::Host;
-use super::labels::local_name;
+use super::labels::namespace_of;
 use discovery::{Acceptor, Names};
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -31,7 +31,6 @@ use model::conflicts::{Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
 use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
-use model::service::{Service, Source};
 
 /// Maximum number of namespaces that are inspected at a time; failures in others have only holders
 /// that the kernel half knows.
@@ -230,6 +229,11 @@ impl Ports {
         self.ephemeral = survey.ephemeral.iter().map(known).collect();
     }
 
+    /// Inode of the agent's own network namespace.
+    pub(super) fn own_namespace(&self) -> u32 {
+        self.own
+    }
+
     /// Ephemeral ports in use, each namespace with a name.
     pub(super) fn ephemeral_views(
         &self,
@@ -239,13 +243,7 @@ impl Ports {
     ) -> Vec<EphemeralView> {
         let mut views = Vec::with_capacity(self.ephemeral.len());
         for (netns, ephemeral) in &self.ephemeral {
-            let netns_of = if *netns == self.own {
-                Service::new("host", Source::Unknown)
-            } else {
-                // The first one seen there.
-                let first = owners.in_namespace(*netns).min();
-                first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
-            };
+            let netns_of = namespace_of(names, owners, *netns, self.own, now_us);
             views.push(EphemeralView {
                 netns: *netns,
                 netns_of,

@@ -3,6 +3,7 @@
 use super::{Core, Now};
 use crate::pipeline::account::Elsewhere;
 use crate::pipeline::kernel::Kernel;
+use crate::pipeline::labels::namespace_of;
 use crate::pipeline::views;
 use agent_common::drained::Table;
 use loader::drain::Drained;
@@ -65,11 +66,18 @@ impl<K: Kernel> Core<K> {
         self.full_tables.observe(&maps, now_us / 1_000_000);
         self.full_tables.observe_shares(&drained.ledger, now_us / 1_000_000);
         let events = self.report(&updated.deltas, &maps, &sources, taken_seconds, now_us);
-        let Self { names, owners, listeners, .. } = self;
+        let Self { names, owners, listeners, host, conditions, .. } = self;
+        let own = self.ports.own_namespace();
+        let conditions = conditions.update(
+            now_us,
+            || host.conditions(owners.trusted().collect()),
+            |netns| namespace_of(names, owners, netns, own, now_us).name,
+        );
         Snapshot {
             events,
             taken_seconds,
             ports,
+            conditions,
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),
