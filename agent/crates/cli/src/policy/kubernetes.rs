@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::observed::{Edge, End, Name, Observed};
-use crate::quote::{comment, label, string};
+use crate::quote::{comment, is_dns_label, label, string};
 
 /// Labels that name a workload in common use, the first that a service has is taken.
 pub(crate) const USUAL_LABELS: [&str; 3] = ["app.kubernetes.io/name", "app", "k8s-app"];
@@ -275,16 +275,6 @@ impl<'a> Labels<'a> {
         let all = self.selects.get(&(namespace.as_str(), key.as_str(), value.as_str()));
         all.into_iter().flatten().copied().filter(|other| other.name != *name).collect()
     }
-}
-
-/// Whether this is the name of a namespace: RFC 1123, at most 63 characters.
-fn is_dns_label(text: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    !text.is_empty()
-        && text.len() <= 63
-        && text.chars().all(|c| plain(c) || c == '-')
-        && text.starts_with(plain)
-        && text.ends_with(plain)
 }
 
 /// Whether this is the value of a label.
