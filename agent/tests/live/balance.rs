@@ -16,10 +16,12 @@ use crate::segments::portolan;
 
 const REQUESTS: u64 = 1100;
 
-/// One nginx that is three backends, each with an address and an access log of its own.
-struct Backends {
-    port: u16,
-    addresses: Vec<Ipv4Addr>,
+/// One nginx that is several backends, each with an address and an access log of its own.
+pub struct Backends {
+    /// The port of all of them.
+    pub port: u16,
+    /// The address of each.
+    pub addresses: Vec<Ipv4Addr>,
     server: Server,
     directory: TempDir,
 }
@@ -34,7 +36,8 @@ struct Balancer {
 // === impl Backends ===
 
 impl Backends {
-    fn start(namespace: &Namespace, count: u8) -> Self {
+    /// Starts so many.
+    pub fn start(namespace: &Namespace, count: u8) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (root, port) = (directory.path().display(), free_port_in(namespace));
         let [a, b, c, d] = namespace.v4.octets();
@@ -60,6 +63,15 @@ impl Backends {
         Self { port, addresses, server, directory }
     }
 
+    /// Requests of each so far, by its access log, in the order of the addresses.
+    pub fn requests(&self) -> Vec<u64> {
+        let log = |address: &Ipv4Addr| {
+            let text = fs::read_to_string(self.directory.path().join(address.to_string()));
+            text.unwrap_or_default().lines().count() as u64
+        };
+        self.addresses.iter().map(log).collect()
+    }
+
     /// Connections and requests of each, by its access log.
     fn stop(self) -> BTreeMap<String, (u64, u64)> {
         let Self { port, addresses, server, directory } = self;
@@ -75,7 +87,8 @@ impl Backends {
     }
 }
 
-fn nginx_head(directory: &TempDir) -> String {
+/// The head of an nginx.conf that keeps to a directory, up to what is in http {}.
+pub fn nginx_head(directory: &TempDir) -> String {
     let root = directory.path().display();
     format!(
         "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error;\n\

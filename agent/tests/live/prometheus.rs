@@ -30,12 +30,15 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(target: SocketAddr) -> Self {
+        Self::with(&format!("- job_name: portolan\n  static_configs:\n  - targets: ['{target}']\n"))
+    }
+
+    /// With these `scrape_configs`.
+    fn with(scrape_configs: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("prometheus.yml");
-        let configuration = format!(
-            "global:\n  scrape_interval: 1s\n\
-             scrape_configs:\n- job_name: portolan\n  static_configs:\n  - targets: ['{target}']\n"
-        );
+        let configuration =
+            format!("global:\n  scrape_interval: 1s\nscrape_configs:\n{scrape_configs}");
         fs::write(&file, configuration).expect("writing a configuration");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, agent::free_port()));
         let mut command = Command::new("prometheus");
@@ -197,6 +200,41 @@ fn ask_for_everything(prometheus: &Prometheus, labels: &str, role: &str) {
         assert_eq!(bucket.len(), 1, "{duration} has no bucket up to 0.05");
         assert!(bucket[0] > 0.0 && bucket[0] <= count[0], "{duration}: {bucket:?} of {count:?}");
     }
+}
+
+#[test]
+fn prometheus_scrapes_the_targets_that_the_agent_finds() {
+    needs_kernel!();
+    if let Some(why) = missing(&["prometheus"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let agent = Agent::start();
+    // The agent's own socket: it listens at one address, of the loopback, and serves metrics.
+    let port = agent.address.port();
+    let path = format!("/api/v1/sd/prometheus?port={port}&loopback=true");
+    let prometheus = Prometheus::with(&format!(
+        "- job_name: found\n  http_sd_configs:\n  - url: 'http://{}{path}'\n    \
+         refresh_interval: 1s\n  relabel_configs:\n  \
+         - source_labels: [__meta_portolan_service]\n    target_label: service\n",
+        agent.address
+    ));
+    let instance = format!("job=\"found\",service=\"portolan\",instance=\"{}\"", agent.address);
+    let began = Instant::now();
+    while prometheus.query(&format!("up{{{instance}}}")) != [1.0] {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "found: {}; targets: {}",
+            agent.json(&path),
+            prometheus.json("/api/v1/targets")
+        );
+        thread::sleep(PAUSE);
+    }
+    // What it scrapes there is this agent, and there is no other target.
+    let listeners = format!("portolan_port_listeners{{{instance},port=\"{port}\"}}");
+    assert_eq!(prometheus.positive(&listeners).len(), 1);
+    assert_eq!(prometheus.query("count(up)"), [1.0]);
+    agent.stop();
 }
 
 #[test]

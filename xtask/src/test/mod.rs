@@ -12,6 +12,7 @@
 //!
 //! A test that never ends is shown with what it waits for, and killed (`watch`).
 
+mod balancers;
 pub mod full;
 mod lanes;
 mod live;
@@ -39,8 +40,8 @@ pub struct Args {
     /// fault of the demo and require the right alerts (some minutes); `e2e-diagnose [FAULT…]`:
     /// require the right answers of `portolan check` and `diagnose`
     filter: Vec<String>,
-    /// Run the parts that take hours instead, and record them in docs/proof.md: miri, fuzz,
-    /// e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
+    /// Run the parts that take hours instead, and record them in docs/proof.md: miri,
+    /// balancers, fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
 }
