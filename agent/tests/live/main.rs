@@ -115,6 +115,7 @@ mod sock_send_length;
 mod socket_lives;
 mod socket_table;
 mod source_address;
+mod state;
 mod stopping;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;
