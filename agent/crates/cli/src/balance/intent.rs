@@ -251,7 +251,8 @@ impl Intent {
                 backend_idle: Duration::from_secs(4),
                 client_idle: Duration::from_secs(75),
             },
-            timeouts: Timeouts { connect: Duration::from_secs(1), request: Duration::from_mins(1) },
+            // A lost SYN is sent again after one second: below that a connect has no second chance.
+            timeouts: Timeouts { connect: Duration::from_secs(2), request: Duration::from_mins(1) },
             retries: 1,
             limits: Limits::default(),
             tls: None,
