@@ -1,5 +1,5 @@
-//! `portolan top` on real faults: beside busier traffic of the same client that is well, what is wrong
-//! is in the first row, with its cause.
+//! `portolan top` on real faults: what fails is in the first row, with its cause, above busier traffic
+//! of the same client that works.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -150,7 +150,7 @@ fn do_not_answer(scene: &Scene, client: &str) -> Option<Socket> {
 }
 
 #[test]
-fn each_fault_is_the_first_row_of_top_and_what_is_well_comes_after_it() {
+fn each_fault_is_the_first_row_of_top_and_what_works_comes_after_it() {
     needs_kernel!();
     let scene = Scene::new();
     let mut held = Vec::new();
@@ -161,14 +161,14 @@ fn each_fault_is_the_first_row_of_top_and_what_is_well_comes_after_it() {
         }
         held.push(fault(&scene, client));
     }
-    let well = u64::from(net::port(&scene.server));
+    let working = u64::from(net::port(&scene.server));
     for (client, _, cause) in FAULTS {
         let json = scene.first("edges", client, |row| row["why"][0]["cause"] == *cause);
         let rows = json["rows"].as_array().expect("rows");
         let [first, second] = &rows[..] else { panic!("{client}: {rows:#?}") };
         assert_eq!((&first["client"], &first["role"]), (&(*client).into(), &"client".into()));
         assert_ne!(first["mark"], "ok", "{client}");
-        assert_eq!((&second["port"], &second["mark"]), (&well.into(), &"ok".into()), "{client}");
+        assert_eq!((&second["port"], &second["mark"]), (&working.into(), &"ok".into()), "{client}");
     }
     drop(held);
 

@@ -177,7 +177,7 @@ fn namespaces(limits: &Limits) -> Vec<Panel> {
             .query(r#"60 * sum by (instance, netns_of, interface) (rate(portolan_interface_drops_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{netns_of}} on {{instance}}: {{interface}} drops")
             .query(r#"60 * sum by (instance, netns_of, interface) (rate(portolan_interface_errors_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{netns_of}} on {{instance}}: {{interface}} errors")
             .or_else("none"),
-        Panel::lines("TCP memory", "What TCP did for want of memory, per minute. pressure: it began to save memory. aborted: it gave up connections. pruned: it dropped data that a socket had received.", Unit::PerMinute, 12)
+        Panel::lines("TCP memory", "Times that TCP was short of memory, per minute. pressure: it began to save memory. aborted: it gave up connections. pruned: it dropped data that a socket had received.", Unit::PerMinute, 12)
             .query(r#"60 * sum by (instance, netns_of, event) (rate(portolan_tcp_memory_pressure_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{netns_of}} on {{instance}}: {{event}}")
             .or_else("none"),
         Panel::lines("Network namespaces not read", "Namespaces that are missing in this row. denied: they cannot be entered. untrusted: a user made them who is not in trusted_users. over_share, over_limit: there are too many.", Unit::Count, 12)

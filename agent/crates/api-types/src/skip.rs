@@ -1,4 +1,4 @@
-//! Findings that somebody knows and wants to hear no more of: `PO301`, or `PO301=legacy.js`.
+//! Known findings that are to be left out: `PO301`, or `PO301=legacy.js`.
 
 use std::fmt;
 use std::str::FromStr;

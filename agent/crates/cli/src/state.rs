@@ -1,9 +1,9 @@
-//! `portolan state`: reservations and registered services as a file, to keep, to bring back, and to
-//! copy to another host.
+//! `portolan state`: reservations and registered services as a file, for backups and to copy them to
+//! another host.
 //!
-//! The agent's own file (`state.json`) is written by the agent alone. This one is made of what it
-//! answers, and brought back by the requests that people make too: nothing is bypassed, and an import
-//! that was interrupted can be run again.
+//! The agent's own file (`state.json`) is written by the agent alone. This one is made of its answers,
+//! and imported by the requests of the other commands: nothing is bypassed, and an import that was
+//! interrupted can be run again.
 
 mod backup;
 mod steps;
@@ -123,18 +123,14 @@ fn import(arguments: &ImportArgs) -> anyhow::Result<()> {
             print(&format!("would be {step}\n"))?;
             continue;
         }
-        match step.take(connection) {
+        match step.request(connection) {
             Ok(()) => print(&format!("{step}\n"))?,
             // The others are independent of it.
             Err(why) => refused.push(format!("not {step}: {why:#}")),
         }
     }
-    if let [first, rest @ ..] = &refused[..] {
-        let more = match rest.len() {
-            0 => String::new(),
-            more => format!(" (and {more} more)"),
-        };
-        bail!("{first}{more}");
+    if !refused.is_empty() {
+        bail!("{}", refused.join("\n"));
     }
     if steps.is_empty() {
         print("the agent has all of it\n")?;

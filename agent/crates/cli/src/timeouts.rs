@@ -27,8 +27,9 @@ at least half a second.
 
 Below that are clients that got no answer to some requests, each followed by what its server calls.
 WAITS AT LEAST is the longest that a client waited for a response; AT MOST is what a server took when
-its client was gone, which shows where the agent sees both. Along a chain these have to shrink: who
-waits longer for a service than its own caller waits for it, works for nobody.";
+its client was gone, which shows where the agent sees both. Along a chain these have to shrink: a
+service that waits longer for a dependency than its own caller waits for it works for an answer that
+is thrown away.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -139,8 +140,8 @@ fn idle(edges: &[EdgeTimeouts], room: Option<usize>) -> String {
 fn waits(waits: &[EdgeWaits], room: Option<usize>) -> String {
     let mut rows = Vec::new();
     let mut first: Vec<&EdgeWaits> = waits.iter().filter(|one| one.unanswered > 0).collect();
-    // Stable, and those whose client is called by nobody here before what they call.
-    first.sort_by_key(|one| (is_called(one, waits), std::cmp::Reverse(one.unanswered)));
+    // Stable, and a caller that is not called itself before what it calls.
+    first.sort_by_cached_key(|one| (is_called(one, waits), std::cmp::Reverse(one.unanswered)));
     let mut shown = BTreeSet::new();
     for one in first {
         follow(one, waits, 0, &mut shown, &mut rows);
@@ -259,6 +260,7 @@ totals since 2023-11-14T22:13:20Z (1 minute ago)
             "No connection was idle for half a second and then used again or closed; last 100 s.\n"
         );
     }
+
     #[test]
     fn a_chain_is_indented_and_who_waits_longer_than_its_caller_is_named() {
         let wait = |client: &str, server: &str, unanswered, at_least, at_most| EdgeWaits {

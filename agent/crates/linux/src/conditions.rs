@@ -3,7 +3,7 @@
 //!
 //! The totals of node_exporter are those of one namespace. These are read in every namespace that
 //! root has made, or a trusted user, by a thread that enters it ([`read`]); for a worker with a
-//! deadline. What a user without trust can make is not entered, so it costs nothing but its name.
+//! deadline. What an untrusted user can make is not entered, so it costs no more than the listing.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use super::procfs;
 pub const MOST: usize = 256;
 /// Of these, that one trusted user can have made.
 pub const MOST_OF_A_USER: usize = 64;
-/// Kinds of interfaces that engines make in any number, and with names that nobody has chosen; all
-/// of a kind in one namespace count together.
+/// Kinds of interfaces that container engines make in any number, with random names; all of a kind in
+/// one namespace count together.
 const IN_ANY_NUMBER: [&str; 6] = ["veth", "tun", "macvlan", "macvtap", "ipvlan", "ifb"];
 
 /// What was read, and what was not.
@@ -44,7 +44,7 @@ pub struct Condition {
     pub conntrack: Option<Fill>,
     /// Its interfaces that are up.
     pub interfaces: Vec<Interface>,
-    /// What TCP did for want of memory, since the namespace was made.
+    /// What TCP did when it was short of memory, since the namespace was made.
     pub memory: Option<Memory>,
 }
 
@@ -59,7 +59,7 @@ pub struct Interface {
     pub counters: Counters,
 }
 
-/// What TCP did for want of memory (`TcpExt` in /proc/net/netstat).
+/// What TCP did when it was short of memory (`TcpExt` in /proc/net/netstat).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
     /// `TCPMemoryPressures`: it went into the state in which it saves memory.
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn want_of_memory_is_read_by_the_names_of_counters() {
+    fn memory_shortage_is_read_by_the_names_of_counters() {
         let check = |text: &str, pressures, aborted, pruned| {
             assert_eq!(Memory::of(text), Memory { pressures, aborted, pruned }, "{text}");
         };

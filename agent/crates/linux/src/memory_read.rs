@@ -5,9 +5,11 @@
 //! users of /etc/subuid, within user namespaces (`newuidmap`) and, by a program with the set-user-ID
 //! bit that one of them owns, outside. All of these have one share.
 
+use std::fmt;
+use std::fs;
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use super::namespaces;
 
@@ -60,7 +62,7 @@ impl MemoryRead {
         if under_way.iter().filter(is_long).count() >= LONG_READS {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
-                format!("reads in the memory of processes of {holder:?} do not end"),
+                format!("reads in the memory of processes of {holder} do not end"),
             ));
         }
         under_way.push((holder.clone(), now));
@@ -91,6 +93,15 @@ impl Holder {
             is_in.then(|| owner.to_owned())
         });
         owner.map_or(Self::User(user), Self::SubordinatesOf)
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(user) => write!(f, "user {user}"),
+            Self::SubordinatesOf(owner) => write!(f, "the subordinate users of {owner}"),
+        }
     }
 }
 

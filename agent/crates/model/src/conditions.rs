@@ -42,7 +42,7 @@ pub struct InterfaceCounters {
     pub errors: u64,
 }
 
-/// What TCP did for want of memory.
+/// What TCP did when it was short of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryCounters {
     /// It went into the state in which it saves memory.

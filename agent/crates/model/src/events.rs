@@ -272,7 +272,7 @@ impl Events {
             return what;
         }
         let are_many = self.crowds.are_full(&what);
-        if !are_many && !self.crowds.is_clients_full(&what) {
+        if !are_many && !self.crowds.is_client_full(&what) {
             return what;
         }
         let text = match what.kind {

@@ -1,9 +1,8 @@
-//! How many lines of the log somebody may cause: each has a share of a minute's.
+//! How many lines of the log one tenant may cause: a share of those of a minute.
 //!
-//! What a tenant does to others is worth a line, but whoever does it to all of them at once must not
-//! leave the lines of somebody else no room. Who has a share is one that cannot multiply itself: a
-//! tenant (`agent_common::share`), the address of a guesser. What is left out is counted, and said
-//! when the minute is over.
+//! Whoever causes very many lines must not suppress those about others. Who has a share is one that
+//! cannot multiply itself: a tenant (`agent_common::share`), the address of a client. What is left out
+//! is counted, and logged when the minute is over.
 
 use std::hash::Hash;
 

@@ -46,7 +46,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_memory_pressure_total",
         kind: Kind::Counter,
-        help: "What TCP did for want of memory, in the network namespaces of a service, by event: pressure (began to save memory, TCPMemoryPressures), aborted (gave up a connection, TCPAbortOnMemory), pruned (dropped data that a socket had received, RcvPruned).",
+        help: "Times that TCP was short of memory, in the network namespaces of a service, by event: pressure (began to save memory, TCPMemoryPressures), aborted (gave up a connection, TCPAbortOnMemory), pruned (dropped data that a socket had received, RcvPruned).",
         labels: &["netns_of", "event"],
         fed_by: FED_BY,
         render: memory,

@@ -263,7 +263,7 @@ impl Intent {
         }
     }
 
-    /// The backends that get traffic as long as they are well.
+    /// The backends that get traffic as long as they are healthy.
     pub(super) fn primaries(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().filter(|backend| !backend.backup)
     }

@@ -233,7 +233,7 @@ fn chosen(
 /// The healthy endpoints, weighted as declared; and why the others are not among them.
 fn healthy(tallies: &BTreeMap<Address, Tally>) -> (Vec<Backend>, Vec<String>) {
     let mut remarks = Vec::new();
-    let mut well = Vec::new();
+    let mut healthy = Vec::new();
     for (address, tally) in tallies {
         let Tally { connections, failed, requests, unanswered, expected, registered } = tally;
         let asked = requests + unanswered;
@@ -249,12 +249,12 @@ fn healthy(tallies: &BTreeMap<Address, Tally>) -> (Vec<Backend>, Vec<String>) {
                 let how = if *registered { "registered" } else { "declared" };
                 remarks.push(format!("{address} is {how}; no traffic to it was observed"));
             }
-            well.push((address.clone(), *expected));
+            healthy.push((address.clone(), *expected));
         }
     }
-    let weights = weights(&well.iter().map(|(_, expected)| *expected).collect::<Vec<_>>());
+    let weights = weights(&healthy.iter().map(|(_, expected)| *expected).collect::<Vec<_>>());
     let backend = |((address, _), weight)| Backend { address, weight, backup: false };
-    (well.into_iter().zip(weights).map(backend).collect(), remarks)
+    (healthy.into_iter().zip(weights).map(backend).collect(), remarks)
 }
 
 /// Small whole numbers in the proportion of these shares; without a share the weight is 1.

@@ -78,8 +78,8 @@ impl State {
 // === impl Step ===
 
 impl Step {
-    /// Asks the agent for it.
-    pub(super) fn take(&self, agent: &Connection) -> anyhow::Result<()> {
+    /// Requests it from the agent.
+    pub(super) fn request(&self, agent: &Connection) -> anyhow::Result<()> {
         let (services, reservations) = ("/api/v1/services", "/api/v1/reservations");
         match self {
             Self::Unregister(request) => agent.change(Method::DELETE, services, request),

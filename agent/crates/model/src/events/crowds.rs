@@ -40,7 +40,7 @@ impl Crowds {
     }
 
     /// Whether its client has.
-    pub(super) fn is_clients_full(&self, what: &What) -> bool {
+    pub(super) fn is_client_full(&self, what: &What) -> bool {
         let client = what.client.as_ref().map(ServiceName::from);
         client.is_some_and(|client| self.has(&Crowd::Client(what.cause, client), MOST_OF_CLIENT))
     }

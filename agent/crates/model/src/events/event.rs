@@ -72,7 +72,7 @@ pub struct What {
     pub role: Option<Role>,
     /// The verdict in words.
     pub text: Arc<str>,
-    /// Whose doing it is, and whose share of events it counts against; `None`: nobody's.
+    /// Who caused it, and whose share of events it counts against; `None`: the agent's own.
     pub tenant: Option<Tenant>,
 }
 

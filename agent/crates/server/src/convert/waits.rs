@@ -1,11 +1,11 @@
-//! How long callers wait before they give up, along a chain of calls.
+//! After how long callers give up on requests, along a chain of calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent_common::histogram::Histogram;
 use api_types::{EdgeWaits, Finding, Severity, code};
+use model::client_timeout::{ClientTimeout, ENOUGH, longer_than};
 use model::full_name::FullName;
-use model::patience::{ENOUGH, Patience, longer_than};
 use model::recent::WindowRow;
 use model::service::Service;
 use model::snapshot::Role;
@@ -74,7 +74,7 @@ fn chosen<'a>(rows: &'a [WindowRow], is_named: impl Fn(&Service) -> bool) -> BTr
     chosen
 }
 
-/// Whether a row is the client's side, which nobody can have made up.
+/// Whether a row is the client's side, and no user can have made it up.
 fn is_client(row: &WindowRow) -> bool {
     let labels = &row.labels;
     labels.role == Role::Client && labels.port != 0 && labels.unverified_user.is_none()
@@ -92,13 +92,13 @@ fn ends(row: &WindowRow) -> Ends<'_> {
 // === impl Edge ===
 
 impl Edge<'_> {
-    fn patience(&self) -> Patience {
-        Patience::new(&self.requests, self.at_server.as_ref(), self.unanswered)
+    fn timeout(&self) -> ClientTimeout {
+        ClientTimeout::new(&self.requests, self.at_server.as_ref(), self.unanswered)
     }
 
     fn to_api(&self, port: u16, all: &BTreeMap<Ends<'_>, Edge<'_>>) -> EdgeWaits {
         let Self { client, server, unanswered, requests, .. } = self;
-        let patience = self.patience();
+        let timeout = self.timeout();
         let seconds = |us: Option<u64>| us.map(|us| us as f64 / 1e6);
         EdgeWaits {
             client: client.name.to_string(),
@@ -108,10 +108,10 @@ impl Edge<'_> {
             port,
             request: requests.to_api(),
             unanswered: *unanswered,
-            late: patience.late,
-            at_least_seconds: seconds(patience.at_least_us),
-            at_most_seconds: seconds(patience.at_most_us),
-            finding: self.finding(port, patience, all),
+            late: timeout.late,
+            at_least_seconds: seconds(timeout.at_least_us),
+            at_most_seconds: seconds(timeout.at_most_us),
+            finding: self.finding(port, timeout, all),
         }
     }
 
@@ -119,10 +119,10 @@ impl Edge<'_> {
     fn finding(
         &self,
         port: u16,
-        patience: Patience,
+        timeout: ClientTimeout,
         all: &BTreeMap<Ends<'_>, Edge<'_>>,
     ) -> Option<Finding> {
-        let Patience { answered_within_us, late, .. } = patience;
+        let ClientTimeout { answered_within_us, late, .. } = timeout;
         let within = answered_within_us.filter(|_| late >= ENOUGH)?;
         let called = all.iter().filter(|(_, other)| {
             other.client.name == self.server.name && other.client.namespace == self.server.namespace
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!((of_web.at_least_seconds, of_web.at_most_seconds), (Some(0.6), Some(4.0)));
         assert_eq!((of_web.unanswered, of_web.late), (5, 3));
         assert_eq!((of_api.at_least_seconds, of_api.at_most_seconds), (Some(4.0), None));
-        // Nothing is unanswered, nobody asks.
+        // Every request was answered.
         assert_eq!(all(&chain()[1..]), []);
         let of = |name: &str| waits(&chain(), |service| *service.name == *name).len();
         assert_eq!((of("web"), of("api"), of("db")), (3, 3, 0));

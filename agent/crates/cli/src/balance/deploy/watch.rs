@@ -170,25 +170,25 @@ mod tests {
 
     #[test]
     fn failures_beyond_the_bounds_are_the_reason() {
-        let well = back(2, 0, 500, 0);
+        let healthy = back(2, 0, 500, 0);
         let check = |backs, front, expected: Option<&str>| {
             assert_eq!(failing(&counts(backs, front), BOUNDS).as_deref(), expected);
         };
         let none = Front::default();
-        check([well, well], none, None);
-        check([well, back(0, 2, 0, 0)], none, None);
-        check([well, back(0, 3, 0, 0)], none, Some("backend 10.0.0.2:80: 3 of 3 connects failed"));
-        check([well, back(40, 3, 300, 0)], none, None);
+        check([healthy, healthy], none, None);
+        check([healthy, back(0, 2, 0, 0)], none, None);
+        check([healthy, back(0, 3, 0, 0)], none, Some("backend 10.0.0.2:80: 3 of 3 connects failed"));
+        check([healthy, back(40, 3, 300, 0)], none, None);
         check(
-            [well, back(1, 0, 100, 5)],
+            [healthy, back(1, 0, 100, 5)],
             none,
             Some("backend 10.0.0.2:80: 5 of 105 requests had no response, more than 1%"),
         );
         let front = Front { connections: 90, failed: 10, ..none };
-        check([well, well], front, Some("clients: 10 of 100 connects failed, more than 1%"));
+        check([healthy, healthy], front, Some("clients: 10 of 100 connects failed, more than 1%"));
         let front = Front { requests: 990, unanswered: 11, ..none };
         check(
-            [well, well],
+            [healthy, healthy],
             front,
             Some("clients: 11 of 1001 requests had no response, more than 1%"),
         );

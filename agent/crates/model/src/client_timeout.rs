@@ -1,30 +1,30 @@
-//! How long a client waits for a response before it gives up, as far as its requests show that.
+//! After how long a client gives up on a request, as far as its requests show that.
 //!
-//! Nobody tells: a program closes the connection. But a request that was answered was waited for, and
-//! one that the server answered when its client was gone was not. Both sides of an edge together
-//! enclose the client's timeout between the two.
+//! The timeout itself is not visible: the program closes the connection. But a request that was
+//! answered was waited for, and one that the server answered after the client had gone was not. Both
+//! sides of an edge together bound the client's timeout.
 
 use agent_common::histogram::{BOUNDS_US, BUCKETS, Histogram};
 
-/// So many late responses are no chance: a client that is killed leaves one behind.
+/// Fewer late responses may be chance: a client that is killed leaves one behind.
 pub const ENOUGH: u64 = 3;
 
 /// What the requests of an edge show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Patience {
+pub struct ClientTimeout {
     /// It waits at least so long: for one request it did. `None` without a response.
     pub at_least_us: Option<u64>,
     /// It waits at most so long: it did not wait for at least [`ENOUGH`] that the server answered
     /// within this time. `None` if there are fewer.
     pub at_most_us: Option<u64>,
-    /// Within this time came every response that it took: 0 if there was none; `None` beyond the
-    /// longest that is measured.
+    /// Every response that it received came within this time: 0 without a response; `None` beyond the
+    /// longest time that is measured.
     pub answered_within_us: Option<u64>,
     /// Requests that the server answered when the client was gone.
     pub late: u64,
 }
 
-impl Patience {
+impl ClientTimeout {
     /// From the durations of answered requests on the client's side, and on the server's side if the
     /// agent sees that too. There they include those that were answered too late; they are never
     /// longer than on the client's side otherwise. `unanswered`: requests of the client without an
@@ -85,11 +85,11 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_enclose_the_timeout_of_a_client() {
+    fn both_sides_bound_the_timeout_of_a_client() {
         let check = |client: &[u64], server: Option<&[u64]>, unanswered, expected| {
             let server = server.map(histogram);
-            let Patience { at_least_us, at_most_us, late, answered_within_us: _ } =
-                Patience::new(&histogram(client), server.as_ref(), unanswered);
+            let ClientTimeout { at_least_us, at_most_us, late, answered_within_us: _ } =
+                ClientTimeout::new(&histogram(client), server.as_ref(), unanswered);
             let ms = |us: Option<u64>| us.map(|us| us / MS);
             let found = (ms(at_least_us), ms(at_most_us), late);
             assert_eq!(found, expected, "{client:?} {server:?} {unanswered}");
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn responses_came_within_the_bound_above_the_longest() {
         let check = |client: &[u64], expected_ms: Option<u64>| {
-            let found = Patience::new(&histogram(client), None, 0).answered_within_us;
+            let found = ClientTimeout::new(&histogram(client), None, 0).answered_within_us;
             assert_eq!(found.map(|us| us / MS), expected_ms, "{client:?}");
         };
         check(&[], Some(0));
