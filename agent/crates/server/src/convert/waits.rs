@@ -138,7 +138,7 @@ impl Edge<'_> {
             _ => format!("{} s", (within as f64 / 1e5).round() / 10.0),
         };
         let title = format!(
-            "{server} answered {late} requests at port {port} when {client} had given up, and waits longer for {called}:{called_port}: {count} requests took more than {within}, as no response that {client} waited for"
+            "{server} answered {late} requests at port {port} after {client} had given up, and waits longer for {called}:{called_port}: {count} requests there took more than {within}, longer than any response that {client} waited for"
         );
         let finding = Finding::new(code::WAITS_LONGER, Severity::Info, &server.to_string(), title)
             .with("answered_within", within.as_str())
@@ -228,7 +228,7 @@ mod tests {
         };
         let found = finding(&chain()).expect("a finding");
         assert_eq!((found.code.as_str(), found.subject.as_str()), ("PP232", "api"));
-        let title = "api answered 3 requests at port 80 when web had given up, and waits longer for db:80: 5 requests took more than 800 ms, as no response that web waited for";
+        let title = "api answered 3 requests at port 80 after web had given up, and waits longer for db:80: 5 requests there took more than 800 ms, longer than any response that web waited for";
         assert_eq!(found.title, title);
         assert!(found.remediation.is_some_and(|fix| fix.starts_with("let api give up on db")));
         // What it calls is fast, or the server's side is not seen.
