@@ -130,7 +130,7 @@ fn import(arguments: &ImportArgs) -> anyhow::Result<()> {
         }
     }
     if !refused.is_empty() {
-        bail!("{}", refused.join("\n"));
+        bail!("{}", refused.join("; "));
     }
     if steps.is_empty() {
         print("the agent has all of it\n")?;
