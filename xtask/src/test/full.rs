@@ -224,15 +224,10 @@ mod tests {
     #[test]
     fn parts_without_a_row_in_the_table_are_missing() {
         let missing: Vec<&str> = without_record(PAGE).collect();
-        assert_eq!(missing, [
-            "features",
-            "miri",
-            "balancers",
-            "fuzz",
-            "e2e-alerts",
-            "e2e-diagnose",
-            "vm"
-        ]);
+        assert_eq!(
+            missing,
+            ["features", "miri", "balancers", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]
+        );
         assert_eq!(without_record("").count(), PARTS.len());
     }
 

@@ -177,7 +177,11 @@ mod tests {
         let none = Front::default();
         check([healthy, healthy], none, None);
         check([healthy, back(0, 2, 0, 0)], none, None);
-        check([healthy, back(0, 3, 0, 0)], none, Some("backend 10.0.0.2:80: 3 of 3 connects failed"));
+        check(
+            [healthy, back(0, 3, 0, 0)],
+            none,
+            Some("backend 10.0.0.2:80: 3 of 3 connects failed"),
+        );
         check([healthy, back(40, 3, 300, 0)], none, None);
         check(
             [healthy, back(1, 0, 100, 5)],
