@@ -104,15 +104,17 @@ impl OfCause {
         self.events.push_back(Arc::new(event));
     }
 
-    /// Removes the oldest event of the tenant that has most.
+    /// Removes the oldest event of the tenant that has most; of several with as many, the oldest.
     fn pop(&mut self) -> Option<Arc<Event>> {
-        let (most, count) = self.tenants.iter_mut().max_by_key(|(_, count)| **count)?;
-        let most = *most;
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.tenants.remove(&most);
+        let Self { events, tenants } = self;
+        let most = *tenants.values().max()?;
+        let has_most = |event: &Arc<Event>| tenants.get(&event.what.tenant) == Some(&most);
+        let gone = events.remove(events.iter().position(has_most)?)?;
+        if most == 1 {
+            tenants.remove(&gone.what.tenant);
+        } else {
+            tenants.insert(gone.what.tenant, most - 1);
         }
-        let at = self.events.iter().position(|event| event.what.tenant == most)?;
-        self.events.remove(at)
+        Some(gone)
     }
 }
