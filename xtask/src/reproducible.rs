@@ -26,11 +26,8 @@ struct Script {
 
 /// Builds the kernel object in another folder and compares.
 pub fn reproducible() -> Result<()> {
-    // As for clippy, which has just compiled all of this: alone, the loader's libraries would have
-    // other features, and be compiled once more, the kernel programs among them.
-    let mut cargo = shell::cargo();
-    cargo.args(["clippy", "--all-targets", "--quiet", "--message-format=json"]);
-    let messages = shell::output(cargo.args(build::locked()))?;
+    // The step `clippy` has just compiled all of it.
+    let messages = shell::output(build::everything()?.arg("--quiet"))?;
     let Script { program, out } = Script::find(&messages).context("cargo runs no build script")?;
 
     let elsewhere = tempfile::tempdir().context("making a folder for the copy")?;

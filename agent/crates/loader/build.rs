@@ -42,17 +42,26 @@ fn main() -> Result<()> {
     };
     let sysroot = PathBuf::from(sysroot.trim());
     let folder = out.join("kernel");
-    compile(root, &sysroot, &folder)?;
+    compile(root, &sysroot, &shared_folder(&out), &folder)?;
     let built = folder.join(TARGET).join("release").join(OBJECT);
     let object = fs::read(&built).with_context(|| format!("reading {}", built.display()))?;
     fs::write(out.join(OBJECT), without_dwarf(&object)?).context("writing the kernel object")
 }
 
-fn compile(root: &Path, sysroot: &Path, folder: &Path) -> Result<()> {
+/// Where cargo keeps what it compiles of the kernel programs and for them: one folder for all builds in
+/// a target folder, with checks or without, for each architecture, since most of it is the same. Cargo
+/// marks target folders with this file; without it, each build has its own.
+fn shared_folder(out: &Path) -> PathBuf {
+    let marked = |folder: &&Path| folder.join("CACHEDIR.TAG").exists();
+    out.ancestors().filter(marked).last().unwrap_or(out).join("kernel")
+}
+
+/// Leaves the object in `folder`, and what it is made of in `parts`.
+fn compile(root: &Path, sysroot: &Path, parts: &Path, folder: &Path) -> Result<()> {
     let mut cargo = toolchain("cargo", root);
     // Only messages that need attention: cargo shows lines of a build script only as warnings.
     cargo.args(["build", "--quiet", "--release", "--package", "agent-ebpf", "--target", TARGET]);
-    cargo.arg("--target-dir").arg(folder);
+    cargo.arg("--target-dir").arg(folder).env("CARGO_BUILD_BUILD_DIR", parts);
     if !sysroot.join("lib/rustlib").join(TARGET).exists() {
         cargo.args(["-Z", "build-std=core"]);
     }
@@ -66,6 +75,8 @@ fn compile(root: &Path, sysroot: &Path, folder: &Path) -> Result<()> {
         flags.push(format!("={name}"));
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
+    // Of this profile the host's crates take less.
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "false");
     let output = cargo.output().context("starting the compiler of the BPF programs")?;
     for line in String::from_utf8_lossy(&output.stderr).lines() {
         println!("cargo::warning={line}");

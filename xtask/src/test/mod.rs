@@ -7,8 +7,9 @@
 //! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
 //! repeated at the end. What takes hours is in [`full`].
 //!
-//! Live tests, here and on other kernels, start an agent whose own crates check arithmetic for
-//! overflow ([`build::Checks`]); image and packages have the agent as it is shipped.
+//! All tests are compiled with [`Checks::On`], as `cargo xtask check` compiles them, and so is the agent
+//! that live tests start, here and on other kernels; image and packages have the agent as it is
+//! shipped.
 //!
 //! A test that never ends is shown with what it waits for, and killed (`watch`).
 
@@ -24,8 +25,9 @@ use std::thread::JoinHandle;
 use std::{env, fs, thread};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use portolan_kit::build::{Checks, Target};
 use portolan_kit::report::Report;
-use portolan_kit::{build, heading, setup, shell, tree};
+use portolan_kit::{heading, setup, shell, tree};
 
 use crate::tool::Tool;
 use crate::{deploy, page};
@@ -71,7 +73,7 @@ pub fn test(args: &Args) -> Result<()> {
     }
     programs.join().map_err(|_| anyhow!("the installation of programs panicked"))??;
     heading("unit tests");
-    watch(&mut report, &mut tests(&["--lib", "--bins"], filter), Started::ByCargo)?;
+    watch(&mut report, &mut tests(&["--lib", "--bins"], filter)?, Started::ByCargo)?;
     let in_ci = filter.is_empty() && env::var_os("CI").is_some();
     let mut emulation = in_ci.then(|| thread::spawn(other_kernels));
     let mut kernels = None;
@@ -97,14 +99,13 @@ pub fn test(args: &Args) -> Result<()> {
     }
     if filter.is_empty() {
         heading("documentation");
-        watch(&mut report, &mut tests(&["--doc"], filter), Started::ByCargo)?;
+        watch(&mut report, &mut tests(&["--doc"], filter)?, Started::ByCargo)?;
     }
     if filter.is_empty() {
         heading("dashboards against Grafana's own types");
         if !(shell::exists("node") && shell::exists("npm")) {
             report.skip("the dashboards' types: node or npm is not installed");
-        } else if let Err(error) = shell::quiet(Tool::Dashboards.command()?.arg("--grafana-types"))
-        {
+        } else if let Err(error) = shell::quiet(&mut grafana_types()?) {
             println!("{error:#}");
             report.failed += 1;
         } else {
@@ -119,6 +120,13 @@ pub fn test(args: &Args) -> Result<()> {
         bail!("no test ran: no name contains {}", filter.join(" or "));
     }
     Ok(())
+}
+
+/// As compiled for its own tests.
+fn grafana_types() -> Result<Command> {
+    let mut dashboards = Target::Host.release("run", Checks::On)?;
+    dashboards.args(["--quiet", "--bin", "portolan-dashboards", "--", "--grafana-types"]);
+    Ok(dashboards)
 }
 
 /// Installs the programs that tests use.
@@ -164,11 +172,11 @@ fn has_live_tests() -> bool {
     })
 }
 
-/// Runs `cargo test` over the workspace; the output of passed tests goes to the report, which shows
-/// only skipped tests.
-fn tests(selection: &[&str], filter: &[String]) -> Command {
-    let mut command = shell::cargo();
-    command.args(["test", "--no-fail-fast"]).args(build::locked()).args(selection);
+/// `cargo test` over the workspace; the output of passed tests goes to the report, which shows only
+/// skipped tests.
+fn tests(selection: &[&str], filter: &[String]) -> Result<Command> {
+    let mut command = Target::Host.release("test", Checks::On)?;
+    command.arg("--no-fail-fast").args(selection);
     command.args(["--", "--show-output"]).args(filter);
-    command
+    Ok(command)
 }

@@ -1,16 +1,20 @@
 //! `cargo xtask build`: `target/release/portolan`, with the kernel programs inside.
 //!
-//! Everything optimised comes from one tree, whether it is run, measured, tested or packed: the
-//! dependencies are compiled once, statically linked (the binary runs on any distribution and FROM
-//! scratch). Only our own crates exist twice there: as they are shipped, and for the live tests with
-//! checks of overflow and debug assertions ([`Checks`]).
+//! Everything comes from one tree, whether it is run, measured, tested or packed: the dependencies
+//! are compiled once, optimised and statically linked (the binary runs on any distribution and FROM
+//! scratch). Only our own crates exist twice there: as they are shipped, and as tests of all kinds
+//! use them ([`Checks`]): not optimised, with checks of overflow and debug assertions, and compiled by
+//! clippy, which is rustc with more lints. So `cargo xtask check` compiles what `cargo xtask test`
+//! runs.
 
 use std::env::consts::ARCH;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::{setup, shell, tree};
 
@@ -39,7 +43,15 @@ pub fn compile() -> Result<PathBuf> {
     Ok(tree::target()?.join(host()).join("release/portolan"))
 }
 
-/// Whether our own crates are built with overflow checks and debug assertions.
+/// The command that compiles everything with [`Checks::On`]: libraries, programs, tests. It prints
+/// cargo's messages, one JSON object a line.
+pub fn everything() -> Result<Command> {
+    let mut cargo = Target::Host.release("build", Checks::On)?;
+    cargo.args(["--all-targets", "--message-format=json"]);
+    Ok(cargo)
+}
+
+/// Whether our own crates are built with overflow checks and debug assertions, by clippy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
     /// As shipped.
@@ -47,6 +59,9 @@ pub enum Checks {
     /// For tests.
     On,
 }
+
+/// The lints of clippy are in a compiler of their own.
+const CLIPPY: &str = "clippy-driver";
 
 /// The target of the build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +81,8 @@ pub struct Tests {
     pub programs: Vec<(String, PathBuf)>,
 }
 
+/// The kernel programs: the loader's build script compiles them.
+const KERNEL: &str = "agent-ebpf";
 /// rustc's name of it.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// ring has parts in C and assembly, and a program must be linked.
@@ -73,17 +90,13 @@ pub const AARCH64_COMPILER: &str = "aarch64-linux-gnu-gcc";
 
 impl Target {
     /// Compiles the tests in `agent/tests` of this name (`*` for all), and the agent that they start.
-    ///
-    /// Cargo compiles the agent for them in any case, with what tests need of its libraries: a build
-    /// of the agent alone would compile our own crates once more.
     pub fn tests(self, name: &str) -> Result<Tests> {
         println!(
             "building the live tests and their agent{}: minutes the first time",
             self.suffix()
         );
         let mut cargo = self.release("test", Checks::On)?;
-        cargo.args(["--package", "agent", "--test", name, "--no-run"]);
-        cargo.arg("--message-format=json-render-diagnostics");
+        cargo.args(["--test", name, "--no-run", "--message-format=json-render-diagnostics"]);
         // Its progress, and what does not compile.
         cargo.stderr(Stdio::inherit());
         let messages = shell::output(&mut cargo)?;
@@ -103,23 +116,32 @@ impl Target {
         shell::quiet(Command::new("rustup").args(["target", "add", AARCH64]))
     }
 
-    /// A command of cargo's that compiles for it, optimised.
+    /// A command of cargo's that compiles for it, in the one tree.
     pub fn release(self, command: &str, checks: Checks) -> Result<Command> {
         let mut cargo = self.cargo(command)?;
         cargo.arg("--release").args(locked());
         if self == Self::Host {
-            let (host, flags) = (host(), r#"["-C", "target-feature=+crt-static"]"#);
+            let host = host();
             static_libc()?;
             cargo.args(["--target", &host]);
-            cargo.arg("--config").arg(format!("target.{host}.rustflags={flags}"));
+            // Without the second, examples in the documentation could not be linked with the rest.
+            for flags in ["rustflags", "rustdocflags"] {
+                let flags =
+                    format!(r#"target.{host}.{flags}=["-C", "target-feature=+crt-static"]"#);
+                cargo.arg("--config").arg(flags);
+            }
         }
         if checks == Checks::On {
             for package in ours()? {
-                // Nothing is measured with it, and the optimisation is most of what it takes.
-                for setting in ["overflow-checks=true", "debug-assertions=true", "opt-level=1"] {
+                // Optimisation is most of what they take to compile, and nothing is measured with
+                // them.
+                for setting in ["overflow-checks=true", "debug-assertions=true", "opt-level=0"] {
                     let key = format!("profile.release.package.{package}.{setting}");
                     cargo.arg("--config").arg(key);
                 }
+            }
+            if self == Self::Host && has_clippy() {
+                cargo.env("RUSTC_WORKSPACE_WRAPPER", CLIPPY);
             }
         }
         Ok(cargo)
@@ -130,7 +152,7 @@ impl Target {
         let mut cargo = shell::cargo();
         cargo.arg(command);
         if self == Self::Aarch64 {
-            cargo.args(["--target", AARCH64]).arg("--target-dir").arg(folder()?);
+            cargo.args(["--target", AARCH64]);
             cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", AARCH64_COMPILER);
         }
         Ok(cargo)
@@ -157,7 +179,7 @@ impl Tests {
     fn find(messages: &str) -> Option<Self> {
         let (mut agent, mut programs) = (None, Vec::new());
         for line in messages.lines() {
-            let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
             let Some(path) = message["executable"].as_str().map(PathBuf::from) else { continue };
             let target = &message["target"];
             match (target["kind"][0].as_str(), target["name"].as_str()) {
@@ -176,17 +198,29 @@ fn host() -> String {
     format!("{ARCH}-unknown-linux-gnu")
 }
 
-/// The packages of the agent.
+/// The packages of the workspace that run on the host.
 fn ours() -> Result<Vec<String>> {
-    let crates = tree::root().join("agent/crates");
-    let entries = fs::read_dir(&crates).with_context(|| tree::shown(&crates))?;
-    let mut names = vec!["agent".to_owned(), "agent-common".to_owned()];
-    for entry in entries {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
-    }
+    let mut command = shell::cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).args(locked());
+    let metadata: Value = serde_json::from_str(&shell::output(&mut command)?)?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let names = packages.filter_map(|package| package["name"].as_str());
+    let mut names: Vec<_> = names.filter(|name| *name != KERNEL).map(str::to_owned).collect();
     // In a fixed order, because for cargo another order of flags is another build.
     names.sort();
     Ok(names)
+}
+
+/// Whether clippy is here, installed if it is missing.
+fn has_clippy() -> bool {
+    static FOUND: LazyLock<bool> = LazyLock::new(|| match setup::component("clippy") {
+        Ok(()) => true,
+        Err(error) => {
+            println!("compiling the tests without clippy's lints: {error:#}");
+            false
+        }
+    });
+    *FOUND
 }
 
 /// Debian has it in `libc6-dev`, which every machine that links has; others have a package for it.
@@ -200,11 +234,6 @@ fn static_libc() -> Result<()> {
         "the agent is linked statically, and there is no libc.a here: install it \
          (Debian, Ubuntu: libc6-dev; Fedora: glibc-static), then repeat this command"
     )
-}
-
-/// A separate target folder: other flags would invalidate the build's objects.
-fn folder() -> Result<PathBuf> {
-    Ok(tree::target()?.join("aarch64"))
 }
 
 /// In CI the committed versions are the ones that count.

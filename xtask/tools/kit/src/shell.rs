@@ -17,6 +17,9 @@ const LAST_LINES: usize = 25;
 /// for.
 const REMIND_EVERY: Duration = Duration::from_secs(20);
 
+/// So much of a command line names it; the rest are settings.
+const NAMED_BY: usize = 90;
+
 /// Runs a program without showing its output, unless it fails.
 pub fn quiet(command: &mut Command) -> Result<()> {
     output(command).map(drop)
@@ -83,7 +86,7 @@ pub fn name_of(command: &Command) -> String {
 fn captured(command: &mut Command) -> Result<Output> {
     let name = Path::new(command.get_program()).file_name().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
-    let line = name_of(command);
+    let line = shortened(&name_of(command));
     let remind = |elapsed: Duration| {
         eprintln!("  {} s, still running: {line}", elapsed.as_secs());
     };
@@ -92,6 +95,14 @@ fn captured(command: &mut Command) -> Result<Output> {
         ErrorKind::NotFound => anyhow::anyhow!("`{name}` is not installed"),
         _ => anyhow::Error::new(error).context(format!("starting `{name}`")),
     })
+}
+
+/// The beginning of a command line, for those who wait.
+fn shortened(line: &str) -> String {
+    match line.char_indices().nth(NAMED_BY) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or(line)),
+        None => line.to_owned(),
+    }
 }
 
 /// Runs `work`, and calls `remind` each time that `every` has passed.
@@ -146,6 +157,13 @@ mod tests {
         let mut command = Command::new("/usr/bin/cargo");
         command.arg("build").arg(crate::tree::root().join("agent"));
         assert_eq!(name_of(&command), "cargo build agent");
+    }
+
+    #[test]
+    fn a_long_command_is_named_by_its_beginning() {
+        assert_eq!(shortened("cargo build"), "cargo build");
+        let long = shortened(&"é".repeat(NAMED_BY + 1));
+        assert_eq!(long, format!("{}…", "é".repeat(NAMED_BY)));
     }
 
     #[test]

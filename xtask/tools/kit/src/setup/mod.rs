@@ -150,3 +150,13 @@ fn build_linker(major: &str) -> Result<()> {
     install.env_remove("CARGO_TARGET_DIR");
     shell::quiet(&mut install)
 }
+
+/// A component of the running toolchain, installed if it is missing.
+pub fn component(name: &str) -> Result<()> {
+    let listed = shell::probe(Command::new("rustup").args(["component", "list", "--installed"]));
+    if listed.is_some_and(|listed| listed.lines().any(|line| line.starts_with(name))) {
+        return Ok(());
+    }
+    println!("installing {name}");
+    shell::quiet(Command::new("rustup").args(["component", "add", name]))
+}
