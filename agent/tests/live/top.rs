@@ -36,9 +36,9 @@ struct Scene {
     faulty: TcpListener,
 }
 
-/// A client, what goes wrong between it and a server, and what `top` calls that. What the fault
-/// returns stays open until it was seen.
-type Fault = (&'static str, fn(&Scene, &str) -> Option<Socket>, &'static str);
+/// A client, what goes wrong between it and a server, and what `top` calls that. A fault leaves in the
+/// list what has to stay open until it was seen.
+type Fault = (&'static str, fn(&Scene, &str, &mut Vec<Socket>), &'static str);
 
 const FAULTS: &[Fault] = &[
     ("top-timeout", time_out, "connect_timeout"),
@@ -105,39 +105,36 @@ impl Scene {
     }
 }
 
-fn time_out(scene: &Scene, client: &str) -> Option<Socket> {
+fn time_out(scene: &Scene, client: &str, open: &mut Vec<Socket>) {
     let to = scene.at(SILENT);
-    Some(scene.pair.client.act_as(client, || {
+    open.push(scene.pair.client.act_as(client, || {
         let socket = net::socket_for(&to);
         net::begin_connect(&socket, to);
         socket
-    }))
+    }));
 }
 
-fn refuse(scene: &Scene, client: &str) -> Option<Socket> {
+fn refuse(scene: &Scene, client: &str, _: &mut Vec<Socket>) {
     let to = scene.at(CLOSED);
     scene.pair.client.act_as(client, || TcpStream::connect(to)).expect_err("nothing listens");
-    None
 }
 
-fn reuse(scene: &Scene, client: &str) -> Option<Socket> {
+fn reuse(scene: &Scene, client: &str, _: &mut Vec<Socket>) {
     let (mut near, far) = scene.used(client, &scene.faulty);
     drop(far);
     thread::sleep(IDLE);
     near.write_all(b"request").expect("the first one is sent");
     thread::sleep(WAIT);
-    None
 }
 
-fn reset(scene: &Scene, client: &str) -> Option<Socket> {
+fn reset(scene: &Scene, client: &str, _: &mut Vec<Socket>) {
     let (near, far) = scene.used(client, &scene.faulty);
     net::close_with_reset(far);
     thread::sleep(WAIT);
     drop(near);
-    None
 }
 
-fn do_not_answer(scene: &Scene, client: &str) -> Option<Socket> {
+fn do_not_answer(scene: &Scene, client: &str, _: &mut Vec<Socket>) {
     let (mut near, mut far) = scene.used(client, &scene.faulty);
     // What is sent just before a close, after an answer, is a goodbye.
     thread::sleep(WAIT);
@@ -146,7 +143,6 @@ fn do_not_answer(scene: &Scene, client: &str) -> Option<Socket> {
     thread::sleep(WAIT);
     drop(far);
     net::read_to_end(&mut near).expect("closed");
-    None
 }
 
 #[test]
@@ -159,7 +155,7 @@ fn each_fault_is_the_first_row_of_top_and_what_works_comes_after_it() {
         for _ in 0..3 {
             drop(scene.used(client, &scene.server));
         }
-        held.push(fault(&scene, client));
+        fault(&scene, client, &mut held);
     }
     let working = u64::from(net::port(&scene.server));
     for (client, _, cause) in FAULTS {

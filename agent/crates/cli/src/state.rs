@@ -17,7 +17,6 @@ use api_types::{HOST_NETNS, Origin, Register, Reservations, Reserve, Services, T
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use self::steps::Step;
 use super::target::Connection;
 use super::{Outcome, human, print};
 
@@ -84,7 +83,8 @@ const MOST_BYTES: u64 = 4 << 20;
 #[serde(deny_unknown_fields)]
 struct State {
     /// [`VERSION`].
-    portolan_state: u32,
+    #[serde(rename = "portolan_state")]
+    version: u32,
     /// When it was written.
     exported: Timestamp,
     /// The boot of the agent's host, of which the numbers of network namespaces are; empty if not
@@ -166,7 +166,7 @@ impl State {
             netns: Some(one.netns.unwrap_or(HOST_NETNS)),
         });
         Ok(Self {
-            portolan_state: VERSION,
+            version: VERSION,
             exported: services.timestamp,
             boot: boot.trim().to_owned(),
             services: registered.collect(),
@@ -194,13 +194,14 @@ impl State {
     fn parse(text: &str) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Version {
-            portolan_state: u32,
+            #[serde(rename = "portolan_state")]
+            version: u32,
         }
-        let Version { portolan_state } =
+        let Version { version } =
             serde_json::from_str(text).context("it was not written by `portolan state export`")?;
-        if portolan_state > VERSION {
+        if version > VERSION {
             bail!(
-                "it has version {portolan_state}, and this command reads up to {VERSION}; use the Portolan that wrote it"
+                "it has version {version}, and this command reads up to {VERSION}; use the Portolan that wrote it"
             );
         }
         serde_json::from_str(text).context("fix or remove this entry")
@@ -229,7 +230,7 @@ mod tests {
 
     fn state() -> State {
         State {
-            portolan_state: VERSION,
+            version: VERSION,
             exported: Timestamp::from_seconds(1.8e9),
             boot: "b1".to_owned(),
             services: vec![Register {

@@ -92,7 +92,7 @@ mod tests {
 
     fn state(seconds: f64) -> State {
         State {
-            portolan_state: VERSION,
+            version: VERSION,
             exported: Timestamp::from_seconds(seconds),
             boot: String::new(),
             services: Vec::new(),

@@ -141,7 +141,7 @@ mod tests {
         let reservations =
             prop::collection::btree_map((1_u16..4, 0_u32..2), ("[ab]", any::<bool>()), 0..4);
         (services, reservations).prop_map(|(services, reservations)| State {
-            portolan_state: VERSION,
+            version: VERSION,
             exported: Timestamp::from_seconds(0.0),
             boot: String::new(),
             services: services
