@@ -82,7 +82,9 @@ fn clippy() -> Result<()> {
     let output = cargo.output().context("starting cargo")?;
     let messages = String::from_utf8_lossy(&output.stdout);
     let found = findings(&messages);
-    found.iter().for_each(|text| println!("{text}"));
+    for text in &found {
+        println!("{text}");
+    }
     if !found.is_empty() {
         bail!("clippy has {} findings", found.len());
     }

@@ -1,7 +1,7 @@
 //! Which live tests run side by side; the others have the machine for themselves.
 //!
 //! A live test mostly waits: for a timeout of TCP, for the end of a window, for the agent's next
-//! collection. Each has network namespaces, an agent, a port and folders of its own, so several can
+//! collection, for the kernel to accept the agent's programs. Each has network namespaces, an agent, a port and folders of its own, so several can
 //! wait at once, in [`LANES`] processes (the harness borrows the name of its process, so threads of
 //! one process would not do). But every agent sees the whole host: beside others only those may run
 //! that look for services of their own, need no exact time, and load the host with nothing that fills
@@ -28,10 +28,49 @@ const BESIDE: &[(&str, &str)] = &[
     ("tcp_receive_reset::", "connections that become idle"),
     ("diagnose::", "deadlines of probes"),
     ("stopping::", "the seconds after the end of a listener"),
+    ("page::", "a browser"),
+    ("exactness::", "counts of its own services"),
+    ("names::", "programs and containers of its own"),
+    ("inet_sock_set_state::", "connections of its own"),
+    ("prometheus::", "scrapes of its own agent"),
+    ("package::", "the installation in a root of its own"),
+    ("enforcement::refusals_end_with_the_agent", "the end of an agent"),
+    ("conflicts::", "ports of its own namespaces"),
+    ("web::", "requests to its own agent"),
+    ("shares::", "tenants of its own"),
+    ("reservations::", "ports of its own namespaces"),
     ("degrade::rare::", "single events that come late, or must not come"),
     ("windows::", "the end of a window"),
     ("aborts::", "timeouts of TCP"),
     ("phases::", "retransmission timeouts"),
+    ("applications::", "programs of its own"),
+    ("balance", "balancers of its own"),
+    ("check::", "findings about its own services"),
+    ("cli::", "answers of its own agent"),
+    ("events::", "events of its own services"),
+    ("foreign_memory::", "a process that answers no reads"),
+    ("foreign_paths::", "files that never open"),
+    ("impostors::", "programs of its own"),
+    ("io_uring::", "connections of its own"),
+    ("iterate_sockets::", "connections of its own"),
+    ("map::", "services of its own"),
+    ("notes::", "its own agent"),
+    ("open_connections::", "connections of its own"),
+    ("otlp::", "a collector of its own"),
+    ("policy::", "connections of its own"),
+    ("privileges::", "the start of an agent"),
+    ("segments::", "services of its own"),
+    ("sendmsg", "datagrams of its own"),
+    ("services::", "services of its own"),
+    ("sides::", "services of its own"),
+    ("sk_data_ready::", "connections of its own"),
+    ("sock_send_length::", "connections of its own"),
+    ("socket_lives::", "connections of its own"),
+    ("source_address::", "connections of its own"),
+    ("tcp_retransmit_skb::", "lost segments"),
+    ("tcp_send_reset::", "connections of its own"),
+    ("titles::", "programs of its own"),
+    ("unsent::", "connects that fail"),
 ];
 
 /// Tests of one module of a test program.

@@ -19,7 +19,7 @@ use super::lanes::{self, LANES, Module};
 use super::watch::{End, Started, watch, watch_showing};
 
 /// More failed tests than this are not retried: the change broke something.
-const MOST_RETRIES: usize = 3;
+const MOST_RETRIES: usize = 5;
 /// As many of the slowest tests are listed.
 const SLOWEST: usize = 10;
 
