@@ -222,7 +222,7 @@ mod tests {
             compose("shop/jobs@172.20.0.5", "shop/api@172.20.0.3", 8080, 1),
             compose("shop/api@172.20.0.3", "shop/db@172.20.0.4", 5432, 12),
             compose("shop/api@172.20.0.3", "pay.example@203.0.113.7", 443, 2),
-            compose("shop/web@172.20.0.2", "shop/db@172.20.0.4", 5432, 0),
+            Flow { failed: 3, ..compose("shop/web@172.20.0.2", "shop/db@172.20.0.4", 5432, 0) },
             compose("cron@10.0.0.1", "mail@10.0.0.2", 25, 3),
         ]);
         let (text, missing) = text(&observed, None).expect("a project");
