@@ -10,12 +10,16 @@ const TEAM: &str = "team";
 const TEAM_OF_SERVER: &str = r#"{{ with printf "topk(1, count by (label_team) (portolan_service_info{cluster=%q, service=%q, service_namespace=%q, label_team!=\"\"}))" $labels.cluster $labels.server $labels.server_namespace | query }}{{ (first .).Labels.label_team }}{{ else }}none{{ end }}"#;
 
 /// Alerts that are about something else than one port of a service on a host.
-const ABOUT: [(&str, Subject); 5] = [
+const ABOUT: [(&str, Subject); 8] = [
     ("PortolanAgentDown", Subject::Host),
     ("PortolanHookMissing", Subject::Host),
     ("PortolanEventsLost", Subject::Host),
     // All local ports of a network namespace.
     ("PortolanLocalPortsLow", Subject::Host),
+    // Below the sockets of a network namespace.
+    ("PortolanConntrackNearlyFull", Subject::Host),
+    ("PortolanInterfaceDrops", Subject::Host),
+    ("PortolanTcpMemoryPressure", Subject::Host),
     ("PortolanCoverageLow", Subject::Cluster),
 ];
 

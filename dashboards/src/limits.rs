@@ -21,6 +21,8 @@ pub struct Limits {
     pub resets: f64,
     /// Share of the local ports in use.
     pub local_ports: f64,
+    /// Share of the connections that can be tracked.
+    pub conntrack: f64,
     /// Tolerated deviation of a backend's share.
     pub imbalance: f64,
     /// Share of the connections whose two ends are identified.
@@ -58,6 +60,7 @@ impl Limits {
             )?,
             resets: alert("PortolanResetStorm", "edge:portolan_tcp_resets:rate5m")?,
             local_ports: alert("PortolanLocalPortsLow", "portolan_ephemeral_ports_used_ratio")?,
+            conntrack: alert("PortolanConntrackNearlyFull", "portolan_conntrack_used_ratio")?,
             imbalance: alert(
                 "PortolanUnevenBalance",
                 "edge:portolan_backend_requests:deviation_5m",

@@ -46,6 +46,7 @@ pub fn snapshot(rows: usize) -> Snapshot {
         listeners: Vec::new(),
         ports: Vec::new(),
         ephemeral: Vec::new(),
+        conditions: Arc::default(),
         conflicts: Vec::new(),
         conflict_totals: Vec::new(),
         unverified_conflicts: ByUser::default(),

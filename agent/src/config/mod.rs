@@ -35,6 +35,7 @@ pub use self::names::{Names, host_name, own_names};
 pub use self::otlp::{Headers, Otlp};
 use self::settings::{RENAMED, SETTINGS, Setting};
 pub use self::value::Given;
+use api_types::Skip;
 use model::balance::Weights;
 use model::reservations::{Environment, Reservation};
 use model::segments::Policy;
@@ -89,6 +90,8 @@ pub struct Config {
     pub seccomp: Seccomp,
     /// Users whose user namespaces are believed as those of root are.
     pub trusted_users: Vec<u32>,
+    /// What `portolan check` takes from the agent.
+    pub check: Check,
     /// Base URL of the documentation, for the links of findings.
     pub docs_url: String,
     /// Whether to enter other network namespaces after startup too.
@@ -99,6 +102,14 @@ pub struct Config {
     pub balance: Balance,
     /// Segments of the network and their policy; only in a file.
     pub segments: Arc<Policy>,
+}
+
+/// What `portolan check` takes from the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Findings to leave out.
+    #[serde(serialize_with = "value::serialize_texts")]
+    pub skip: Vec<Skip>,
 }
 
 /// Expected load of backends.
@@ -317,6 +328,7 @@ impl Default for Config {
             seccomp: Seccomp::Enforce,
             enter_namespaces: true,
             trusted_users: Vec::new(),
+            check: Check::default(),
             docs_url: api_types::DOCS_URL.to_owned(),
         }
     }

@@ -468,6 +468,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(value::quoted_list(&config.trusted_users)),
     },
     Setting {
+        key: "check.skip",
+        flag: Flag::Value("check.skip", "CODE[=SUBJECT],…"),
+        help: "Findings that are known and that `portolan check` and `top` leave out, like PO301=legacy.js; * is any text. In a file a subject may have commas",
+        set: |config, given| value::skips(given).map(|v| config.check.skip = v),
+        show: |config| Ok(value::quoted_list(&config.check.skip)),
+    },
+    Setting {
         key: "docs_url",
         flag: Flag::Value("docs-url", "URL"),
         help: "Where the folder docs of this version is published; findings link there, as alerts do (cargo xtask dashboards --docs)",

@@ -196,6 +196,20 @@ fn weights_of_backends_are_checked() {
 }
 
 #[test]
+fn known_findings_can_be_left_out_of_a_check() {
+    let check = |config: Config, expected: &[&str]| {
+        let skips: Vec<String> = config.check.skip.iter().map(ToString::to_string).collect();
+        assert_eq!(skips, expected);
+    };
+    let toml = "check.skip = [\"po301 = legacy.js\", \"PP201=a, b → c:1\", \"PS410\"]\n";
+    let expected = ["PO301=legacy.js", "PP201=a, b → c:1", "PS410"];
+    check(load_file("a.toml", toml).expect("valid").config, &expected);
+    let env = variable("PORTOLAN_CHECK_SKIP", "PO301=legacy.js, PS410");
+    check(load(None, [env], &[]).expect("valid").config, &["PO301=legacy.js", "PS410"]);
+    check(Config::default(), &[]);
+}
+
+#[test]
 fn hooks_and_fields_can_be_disabled() {
     let load = |text: &str| load_file("a.toml", text).map(|loaded| loaded.config);
     let config = load(
@@ -319,6 +333,16 @@ fn errors_have_their_position_and_the_fix() {
             ),
         );
     }
+    check(
+        "a.toml",
+        "[check]\nskip = [\"PO301\", \"legacy.js\"]\n",
+        "a.toml:2: `check.skip` contains \"legacy.js\": \"legacy.js\" is not a code; `portolan check --list` lists them",
+    );
+    check(
+        "a.yaml",
+        "check:\n  skip: [PO301=]\n",
+        "a.yaml:2: `check.skip` contains \"PO301=\": no subject after \"=\"; write PO301, or PO301=SUBJECT",
+    );
     check("a.toml", "pin = 3\n", "a.toml:1: `pin` is \"3\"; write true or false");
     check(
         "a.toml",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{EventsLog, Listen, MAX_INTERNAL_RANGES};
+use api_types::Skip;
 use model::balance::Weights;
 use model::reservations::{MOST as MAX_RESERVATIONS, Reservation, Reservations};
 use notation::duration;
@@ -109,6 +110,13 @@ fn names(given: &Given, bare: fn(&str) -> &str) -> Result<Vec<String>, String> {
         bare(part).chars().all(plain).then(|| part.to_owned()).ok_or_else(wrong)
     };
     parts(given).map(name).collect()
+}
+
+/// Codes of findings, each with a subject or without.
+pub(super) fn skips(given: &Given) -> Result<Vec<Skip>, String> {
+    let wrong = |part: &str, why: String| format!("contains \"{part}\": {why}");
+    let skip = |part: &str| part.parse().map_err(|why| wrong(part, why));
+    parts(given).map(skip).collect()
 }
 
 /// A URL without a slash at its end.

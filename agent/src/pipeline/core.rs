@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod events;
+mod inhabited;
 mod publish;
 mod resolve;
 
@@ -19,9 +20,11 @@ use hashbrown::HashSet;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use self::inhabited::Inhabited;
 use super::account::Account;
 use super::calls::Calls;
 use super::clock::epoch_seconds;
+use super::conditions::Watch;
 use super::full_tables::FullTables;
 use super::host::Host;
 use super::kernel::Kernel;
@@ -76,6 +79,7 @@ pub(super) struct Core<K> {
     listener_rows: Listeners,
     refused: Refused,
     ports: Ports,
+    conditions: Watch,
     listeners: Vec<ListenerRecord>,
     addresses: Vec<Held>,
     /// The pending lookup of addresses, since when, and for which namespaces of owners.
@@ -89,9 +93,9 @@ pub(super) struct Core<K> {
     /// When an owner was met last of which it was not sure in which namespace, CLOCK_MONOTONIC
     /// microseconds.
     met_us: u64,
-    /// When a namespace got its first owner last, and when the last lookup of addresses began that has
-    /// an answer: a namespace can be found before it has its addresses, and hardly has a program before.
-    inhabited_us: u64,
+    /// Which namespaces have had a program.
+    inhabited: Inhabited,
+    /// When the last lookup of addresses began that has an answer.
     looked_us: u64,
     /// CPU time that it took.
     look_cost_us: u64,
@@ -137,6 +141,8 @@ pub(super) struct Parts<K> {
     pub reservations: ReservationMonitor,
     /// Relations and segments.
     pub relate: Relate,
+    /// Conditions of network namespaces.
+    pub conditions: Watch,
     /// The limits of memory.
     pub keeper: Keeper,
     /// Followers of events.
@@ -163,8 +169,18 @@ impl<K: Kernel> Core<K> {
     /// Takes over the kernel half and the survey, at `now_us`.
     pub(super) fn new(parts: Parts<K>, survey: &Survey, now: Now) -> Self {
         let Now { us: now_us, epoch_seconds } = now;
-        let Parts { kernel, host, owners, names, sources, reservations, relate, keeper, feed } =
-            parts;
+        let Parts {
+            kernel,
+            host,
+            owners,
+            names,
+            sources,
+            reservations,
+            relate,
+            conditions,
+            keeper,
+            feed,
+        } = parts;
         let mut core = Self {
             kernel,
             host,
@@ -178,6 +194,7 @@ impl<K: Kernel> Core<K> {
             listener_rows: Listeners::default(),
             refused: Refused::default(),
             ports: Ports::default(),
+            conditions,
             listeners: Vec::new(),
             addresses: Vec::new(),
             surveying: None,
@@ -187,7 +204,7 @@ impl<K: Kernel> Core<K> {
             surveyed_namespaces: Vec::new(),
             known_namespaces: HashSet::new(),
             met_us: 0,
-            inhabited_us: 0,
+            inhabited: Inhabited::default(),
             looked_us: now_us,
             look_cost_us: 0,
             mounts: Mounts::Same,

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use discovery::docker_proxy;
 use discovery::processes::{self, Seen};
 use linux::addresses::Held;
+use linux::conditions::{self, Conditions};
 use linux::current_holders::{self, Bound, Holding};
 use linux::existing::{self, Survey};
 use linux::holders::Holder;
@@ -45,6 +46,10 @@ pub(super) trait Host: Send {
 
     /// The arguments of a process that may be a container engine's proxy.
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>>;
+
+    /// Connection tracking, interfaces and memory of TCP in the network namespaces that root or one of
+    /// these users made.
+    fn conditions(&self, trusted: Vec<u32>) -> Pending<Conditions>;
 
     /// Statistics of the lookups.
     fn probes(&self) -> ProbesView;
@@ -115,6 +120,10 @@ impl Host for Probes {
 
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
         self.ask(Kind::Process, move || procfs::command_line(tgid, docker_proxy::LONGEST))
+    }
+
+    fn conditions(&self, trusted: Vec<u32>) -> Pending<Conditions> {
+        self.ask(Kind::NetworkConditions, move || Ok(conditions::read(&trusted)))
     }
 
     fn probes(&self) -> ProbesView {

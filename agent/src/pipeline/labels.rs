@@ -14,6 +14,22 @@ use model::slot::Naming;
 use model::snapshot::{EdgeLabels, Role};
 use model::unverified::Proven;
 
+/// Whose a network namespace is: `host` if it is the agent's `own`, else the service that was seen
+/// there first, else `other`.
+pub(super) fn namespace_of(
+    names: &mut Names,
+    owners: &Owners,
+    netns: u32,
+    own: u32,
+    now_us: u64,
+) -> Service {
+    if netns == own {
+        return Service::new("host", Source::Unknown);
+    }
+    let first = owners.in_namespace(netns).min();
+    first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
+}
+
 /// Names both ends of an edge.
 pub(super) fn naming(
     names: &mut Names,

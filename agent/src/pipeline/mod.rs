@@ -9,6 +9,7 @@ mod backends;
 mod bootstrap;
 mod calls;
 mod clock;
+mod conditions;
 mod core;
 mod event_log;
 mod full_tables;
@@ -34,6 +35,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use self::conditions::Watch;
 use self::core::{Core, Now, Parts};
 use self::event_log::EventLog;
 use self::memory::{Keeper, Meter};
@@ -114,8 +116,19 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mounts = namespace_names::table().ok();
     let core = std::thread::Builder::new().name("core".to_owned()).spawn(move || {
         let host = Box::new(probes.clone());
-        let parts =
-            Parts { kernel, host, owners, names, sources, reservations, relate, keeper, feed };
+        let conditions = Watch::new(interval);
+        let parts = Parts {
+            kernel,
+            host,
+            owners,
+            names,
+            sources,
+            reservations,
+            relate,
+            conditions,
+            keeper,
+            feed,
+        };
         let core = Core::new(parts, &survey, Now::read());
         core.run(requests, stopping, interval, &probes, mounts)
     })?;
@@ -132,6 +145,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let mut pusher = pusher.transpose().context("preparing pushes to otlp.endpoint")?;
     let api = server::Api::new(source.clone(), build).with_events(followers);
     let api = api.with_outcomes(pusher.as_ref().map(Pusher::outcomes));
+    let api = api.with_check_skip(&config.check.skip);
     let api = api.below(&config.web.external_path);
     let api = match &http {
         Some(http) => api.with_web(Arc::clone(&http.web)),

@@ -11,6 +11,7 @@ mod known;
 
 use agent_common::attempt::{AttemptKey, DENIED};
 use agent_common::bound::BoundRecord;
+use agent_common::share::Tenant;
 use agent_common::slot_table::Reclaim;
 use hashbrown::{HashMap, HashSet};
 
@@ -20,7 +21,7 @@ use self::conflict::{Inspecting, Unheld};
 use self::heirs::Heirs;
 pub(super) use self::known::Known;
 use super::host::Host;
-use super::labels::local_name;
+use super::labels::namespace_of;
 use discovery::{Acceptor, Names};
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -30,9 +31,9 @@ use model::conflicts::{Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
 use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
-use model::service::{Service, Source};
 
-/// Maximum number of namespaces that are inspected at a time; failures in others have no holder.
+/// Maximum number of namespaces that are inspected at a time; failures in others have only holders
+/// that the kernel half knows.
 const MAX_INSPECTIONS: usize = 16;
 
 /// How long a closed socket is remembered as a possible holder, and how many.
@@ -126,9 +127,12 @@ impl Ports {
             }
         }
         for (netns, failures) in failed {
-            if self.inspecting.len() < MAX_INSPECTIONS {
+            let owner = failures.first().map_or(0, |failure| failure.key.owner);
+            let tenant = known.owners.tenant(owner);
+            let inspected = self.inspecting.iter().map(|one| one.tenant);
+            if has_room(inspected, tenant, MAX_INSPECTIONS) {
                 let inspection = host.sockets(netns, self.processes(netns, &failures));
-                self.inspecting.push(Inspecting { inspection, failures });
+                self.inspecting.push(Inspecting { inspection, failures, tenant });
             } else {
                 for failure in &failures {
                     self.add(failure, None, known, host);
@@ -225,6 +229,11 @@ impl Ports {
         self.ephemeral = survey.ephemeral.iter().map(known).collect();
     }
 
+    /// Inode of the agent's own network namespace.
+    pub(super) fn own_namespace(&self) -> u32 {
+        self.own
+    }
+
     /// Ephemeral ports in use, each namespace with a name.
     pub(super) fn ephemeral_views(
         &self,
@@ -234,13 +243,7 @@ impl Ports {
     ) -> Vec<EphemeralView> {
         let mut views = Vec::with_capacity(self.ephemeral.len());
         for (netns, ephemeral) in &self.ephemeral {
-            let netns_of = if *netns == self.own {
-                Service::new("host", Source::Unknown)
-            } else {
-                // The first one seen there.
-                let first = owners.in_namespace(*netns).min();
-                first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
-            };
+            let netns_of = namespace_of(names, owners, *netns, self.own, now_us);
             views.push(EphemeralView {
                 netns: *netns,
                 netns_of,
@@ -257,6 +260,16 @@ impl Ports {
     }
 }
 
+/// Whether there is room for one more lookup of a tenant, of `most`: a quarter is its own at most.
+fn has_room(asked: impl Iterator<Item = Tenant>, tenant: Tenant, most: usize) -> bool {
+    let (mut all, mut own) = (0, 0);
+    for one in asked {
+        all += 1;
+        own += usize::from(one == tenant);
+    }
+    all < most && own < most / 4
+}
+
 // === impl Proxy ===
 
 impl Proxy {
@@ -271,5 +284,23 @@ impl Proxy {
             Self::Answered(arguments) => arguments,
             Self::Asked(_) => &[],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_leaves_others_three_quarters_of_the_lookups() {
+        let tenant = |origin| Tenant { cgroup: 0, origin };
+        let mut asked = Vec::new();
+        for origin in [1; 100].into_iter().chain(2..100) {
+            if has_room(asked.iter().copied(), tenant(origin), MAX_INSPECTIONS) {
+                asked.push(tenant(origin));
+            }
+        }
+        let first = asked.iter().filter(|one| **one == tenant(1)).count();
+        assert_eq!((first, asked.len()), (MAX_INSPECTIONS / 4, MAX_INSPECTIONS));
     }
 }

@@ -9,10 +9,11 @@ use model::balance::Weights;
 use model::delta::Deltas;
 use model::directory::Directory;
 use model::flows::Flows;
+use model::owners::Owners;
 use model::registry::Registry;
 use model::relations::{Ends, Relations};
 use model::snapshot::RelatedView;
-use model::violations::{Between, Event, Violations};
+use model::violations::{Between, Event, Found, Violations};
 
 /// Keeps them up to date.
 pub(super) struct Relate {
@@ -26,8 +27,8 @@ pub(super) struct Relate {
     directory: Arc<Directory>,
     /// The version of the inventories that `directory` is made from.
     directory_version: u64,
-    /// Violations of the last update, with their new connections.
-    pub violations_found: Vec<(Between, u64)>,
+    /// Violations of the last update.
+    pub violations_found: Vec<Found>,
 }
 
 // === impl Relate ===
@@ -60,13 +61,14 @@ impl Relate {
         now_seconds: f64,
         deltas: &Deltas,
         names: (&Names, &Registry),
+        owners: &Owners,
     ) -> RelatedView {
         let Deltas { closed, edges, .. } = deltas;
         self.relations.update(now_us, closed, edges);
         self.flows.update(now_seconds as u64, closed, edges);
         let found = &mut self.violations_found;
         let segments = self.violations.as_mut().map(|violations| {
-            let lines = violations.update(now_seconds, closed, edges);
+            let lines = violations.update(now_seconds, closed, edges, |owner| owners.tenant(owner));
             if lines.suppressed > 0 {
                 tracing::warn!(
                     "{} more edges violated the segments in the last minute; `portolan segments violations` lists them",

@@ -15,6 +15,7 @@ use linux::namespaces;
 use model::breaches::{Action, Breach, Breaches, Holding};
 use model::claims::Failures;
 use model::enforcement::{self, Known, Verdicts};
+use model::line_shares::LineShares;
 use model::owners::Owners;
 use model::port::{Port, Protocol};
 use model::reservation_status::ReservationStatus;
@@ -33,6 +34,7 @@ pub(super) struct ReservationMonitor {
     /// Names from the rules of the configuration.
     given_by_rule: Vec<Service>,
     breaches: Breaches,
+    lines: LineShares,
     /// Until when verdicts wait for names after startup, CLOCK_MONOTONIC microseconds; 0 once they
     /// are written.
     waits_until_us: Cell<Option<u64>>,
@@ -48,6 +50,8 @@ pub(super) struct Seen<'a> {
     pub bound: &'a [BoundRecord],
     /// Denied binds.
     pub refused: &'a [Failures],
+    /// Whose lines in the log these are.
+    pub owners: &'a Owners,
 }
 
 impl ReservationMonitor {
@@ -61,6 +65,7 @@ impl ReservationMonitor {
             environment,
             given_by_rule,
             breaches: Breaches::default(),
+            lines: LineShares::default(),
             waits_until_us: Cell::new(None),
         }
     }
@@ -131,7 +136,13 @@ impl ReservationMonitor {
         mut name: impl FnMut(u32, Port, u32) -> (Service, bool),
     ) -> ReservationStatus {
         let state = self.state.current();
-        let Self { host_netns, environment, breaches, .. } = self;
+        let Self { host_netns, environment, breaches, lines, .. } = self;
+        report_left_out(lines.turn(seen.now));
+        let mut report = |breach: &Breach, count| {
+            if lines.admit(seen.owners.tenant(breach.owner)) {
+                log(breach, count);
+            }
+        };
         let reserved = |netns: u32, port: Port| -> Option<&Reservation> {
             let netns = (Some(netns) != *host_netns).then_some(netns);
             state.reservations.in_force(netns, port, seen.now, *environment)
@@ -155,7 +166,7 @@ impl ReservationMonitor {
             })
             .collect();
         for breach in breaches.observe(seen.now, &holdings, reserved) {
-            log(&breach, 1);
+            report(&breach, 1);
         }
         for Failures { key, count, .. } in seen.refused {
             let Some(protocol) = Protocol::from_number(key.protocol) else { continue };
@@ -166,7 +177,7 @@ impl ReservationMonitor {
             let service = name(netns, port, owner).0;
             let holding = Holding { netns, port, owner, service };
             let breach = breaches.record(seen.now, &holding, reservation, Action::Denied, *count);
-            log(&breach, *count);
+            report(&breach, *count);
         }
         ReservationStatus {
             host_netns: *host_netns,
@@ -175,6 +186,14 @@ impl ReservationMonitor {
             breach_events: breaches.events().cloned().collect(),
             state,
         }
+    }
+}
+
+fn report_left_out(lines: u64) {
+    if lines > 0 {
+        tracing::warn!(
+            "{lines} more breaches of reservations in the last minute; `portolan ports reservations` counts them"
+        );
     }
 }
 
@@ -201,5 +220,92 @@ fn log(breach: &Breach, count: u64) {
             count,
             "a bind to a reserved port was denied"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+    use std::sync::{Mutex, PoisonError};
+
+    use agent_common::owner::OwnerRow;
+    use agent_common::share::Tenant;
+    use agent_common::wire::Wire as _;
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
+
+    use super::*;
+    use crate::state::{StateActor, StateFile};
+    use linux::probes::Probes;
+    use model::breaches::SETTLES;
+    use model::line_shares::LINES_OF_A_TENANT;
+    use model::service::Source;
+
+    const HOST: u32 = 1;
+
+    /// Who is said to have a reserved port, line by line.
+    #[derive(Clone, Default)]
+    struct Offenders(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Offenders {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            event.record(&mut self.clone());
+        }
+    }
+
+    impl Visit for Offenders {
+        fn record_str(&mut self, field: &Field, value: &str) {
+            if field.name() == "offender" {
+                self.0.lock().unwrap_or_else(PoisonError::into_inner).push(value.to_owned());
+            }
+        }
+
+        fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+    }
+
+    #[test]
+    fn a_tenant_with_many_breaches_leaves_others_their_lines() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (store, mut state, _) = StateFile::open(&directory.path().join("state"));
+        let ports = 40_000..40_031;
+        let last = 40_030;
+        let reservation = |port: u16| Reservation::from_config(&format!("{port} postgres"));
+        let reserved: Vec<_> =
+            ports.clone().map(|port| reservation(port).expect("a reservation")).collect();
+        state.configure(&reserved);
+        let state = StateActor::start(store, state, None, None, Probes::inline()).expect("started");
+        let mut monitor = ReservationMonitor::new(state, &Config::default());
+        monitor.host_netns = Some(HOST);
+        let mut owners = Owners::default();
+        for owner in [1u32, 2] {
+            let tenant = Tenant { cgroup: owner.into(), origin: HOST.into() };
+            owners.insert(owner, OwnerRow { tenant, ..OwnerRow::zeroed() });
+        }
+        // All of the first one, but for the last.
+        let listeners: Vec<_> = ports
+            .map(|port| ListenerRecord {
+                owner: if port == last { 2 } else { 1 },
+                netns: HOST,
+                port,
+                ..ListenerRecord::zeroed()
+            })
+            .collect();
+        let offenders = Offenders::default();
+        let log = tracing_subscriber::registry().with(offenders.clone());
+        tracing::subscriber::with_default(log, || {
+            for now in [600, 600 + SETTLES] {
+                let (bound, refused) = (&[], &[]);
+                let seen = Seen { now, listeners: &listeners, bound, refused, owners: &owners };
+                monitor.update(&seen, |_, _, owner| {
+                    (Service::new(&format!("program{owner}"), Source::Process), true)
+                });
+            }
+        });
+        let mut expected = vec!["program1"; LINES_OF_A_TENANT as usize];
+        expected.push("program2");
+        let offenders = offenders.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(*offenders, expected);
     }
 }

@@ -187,7 +187,7 @@ pub const FEATURES: &[Feature] = &[
             on: EVERYWHERE,
             why: "setns to another network namespace (netns_install, net/core/net_namespace.c); of all that CAP_SYS_ADMIN allows, the list of system calls leaves little more than this",
             lost_without: Lost::Only(
-                "in other network namespaces: holders of ports, reasons of failed binds and refused connects, translated addresses; and address changes in namespaces without a process",
+                "in other network namespaces: holders of ports, reasons of failed binds and refused connects, translated addresses, full connection tracking, drops of interfaces; and address changes in namespaces without a process",
             ),
         }],
     },

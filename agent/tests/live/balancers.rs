@@ -7,6 +7,7 @@
 mod haproxy;
 mod load;
 mod nginx;
+mod others;
 
 use std::fmt::Write as _;
 use std::fs;

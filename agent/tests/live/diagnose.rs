@@ -27,6 +27,8 @@ const WAIT: Duration = Duration::from_millis(80);
 /// What a diagnosis has found.
 struct Diagnosis {
     code: i32,
+    /// All of it.
+    answer: Value,
     /// The first report.
     report: Value,
     said: String,
@@ -49,7 +51,7 @@ impl Diagnosis {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let answer: Value = serde_json::from_str(&said).unwrap_or_default();
         let code = output.status.code().expect("an exit code");
-        Self { code, report: answer["reports"][0].clone(), said }
+        Self { code, report: answer["reports"][0].clone(), answer, said }
     }
 
     #[track_caller]
@@ -305,6 +307,103 @@ fn a_server_that_accepts_is_slow_silent_or_closes_too_early() {
     agent.stop();
 }
 
+/// One exchange of a connection.
+fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
+    client.write_all(b"request").unwrap();
+    net::read_exactly(server, 7).unwrap();
+    server.write_all(b"response").unwrap();
+    net::read_exactly(client, 8).unwrap();
+}
+
+#[test]
+fn a_gateway_a_database_all_edges_and_ports_lead_to_the_same_faults() {
+    needs_kernel!();
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let (app, database, late) = ("diagnose-app", "diagnose-db", "diagnose-late");
+    let gateway = pair.server.service.as_str();
+    let listens_as = |name: &str| {
+        let listener = pair.server.act_as(name, || TcpListener::bind("127.0.0.1:0"));
+        listener.expect("a free port")
+    };
+    let connects_as = |name: &str, to: &TcpListener| {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, net::port(to)));
+        pair.server.act_as(name, || TcpStream::connect(to)).expect("a listener of ours")
+    };
+
+    // The gateway answers, so does the application behind it; its database does not.
+    let mut to_gateway = pair.connection();
+    exchange(&mut to_gateway.client, &mut to_gateway.server);
+    let (of_app, of_database) = (listens_as(app), listens_as(database));
+    let mut to_app = connects_as(gateway, &of_app);
+    exchange(&mut to_app, &mut net::accept(&of_app));
+    let asked: Vec<(TcpStream, TcpStream)> = (0..2)
+        .map(|_| {
+            let mut client = connects_as(app, &of_database);
+            client.write_all(b"request").unwrap();
+            let mut server = net::accept(&of_database);
+            net::read_exactly(&mut server, 7).unwrap();
+            (client, server)
+        })
+        .collect();
+    thread::sleep(WAIT);
+    drop(asked);
+    let port = net::port(&of_database);
+    // And another program wants its port.
+    let again = pair.server.act_as(late, || TcpListener::bind(("127.0.0.1", port)));
+    again.expect_err("the port is in use");
+    agent.eventually((2, true), |now| {
+        let edge = now.edges(&[("client", app), ("server", database), ("role", "client")]);
+        (edge.unanswered(), now.has("portolan_port_conflicts_total", &[("claimant", late)]))
+    });
+
+    let names = |report: &Value| {
+        let name = |end: &str| report[end]["name"].as_str().unwrap_or_default().to_owned();
+        [name("client"), name("server")]
+    };
+    let fault = [app.to_owned(), database.to_owned()];
+    let found = Diagnosis::of(&agent, &["--gateway", gateway, "--no-probe"]);
+    found.is("never_answers", 1);
+    assert_eq!(names(&found.report), fault, "{}", found.said);
+    let chain = found.answer["chain"].as_array().cloned().unwrap_or_default();
+    let has = |client: &str, server: &str| {
+        let is = |hop: &Value, end: &str, name: &str| {
+            hop[end].as_str().is_some_and(|text| text.ends_with(name))
+        };
+        chain.iter().any(|hop| is(hop, "client", client) && is(hop, "server", server))
+    };
+    for (client, server) in
+        [(pair.client.service.as_str(), gateway), (gateway, app), (app, database)]
+    {
+        assert!(has(client, server), "{client} → {server}: {}", found.said);
+    }
+
+    let found = Diagnosis::of(&agent, &["--database", database, "--no-probe"]);
+    found.is("never_answers", 1);
+    assert_eq!(names(&found.report), fault, "{}", found.said);
+    // Who is not in the chain of a database is not shown.
+    let chain = found.answer["chain"].as_array().map(Vec::len);
+    assert_eq!(chain, Some(1), "{}", found.said);
+
+    // Others on this host may have faults of their own.
+    let found = Diagnosis::of(&agent, &["--all"]);
+    let reports = found.answer["reports"].as_array().cloned().unwrap_or_default();
+    let ours = reports.iter().find(|report| names(report) == fault);
+    let cause = ours.map(|report| &report["verdict"]["cause"]);
+    assert_eq!((cause, found.code), (Some(&"never_answers".into()), 1), "{}", found.said);
+    let is_late = |one: &Value| {
+        one["cause"] == "bind_failed" && one["title"].as_str().is_some_and(|it| it.contains(late))
+    };
+    let has_late =
+        |list: &str| found.answer[list].as_array().is_some_and(|all| all.iter().any(is_late));
+    assert!(has_late("failed_binds"), "{}", found.said);
+
+    let found = Diagnosis::of(&agent, &["--ports"]);
+    let faults = found.answer["faults"].as_array().cloned().unwrap_or_default();
+    assert_eq!((faults.iter().any(is_late), found.code), (true, 1), "{}", found.said);
+    agent.stop();
+}
+
 /// Listens on the port of its argument; accepts with the word `accept`, and computes with `burn`.
 const SERVER: &str = "\
 import socket, sys
@@ -474,7 +573,7 @@ fn names_and_certificates_are_probed_without_an_agent_too() {
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let answer: Value = serde_json::from_str(&said).unwrap_or_default();
         let code = output.status.code().expect("an exit code");
-        Diagnosis { code, report: answer["reports"][0].clone(), said }
+        Diagnosis { code, report: answer["reports"][0].clone(), answer, said }
     };
     let server = SocketAddr::new(IpAddr::V4(pair.server.v4), 4433).to_string();
     let found = run(&[&server, "--tls-name", "shop.example", "--probe-count", "2"]);

@@ -152,7 +152,7 @@ fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// The first of these programs that is not installed.
+/// The first of these programs that is not installed; each has its name in `PATH`, or its whole path.
 fn lacking<'a>(programs: &[&'a str]) -> Option<&'a str> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let is_there =

@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use linux::hierarchy::Hierarchy;
+
 use crate::agent::{Agent, binary, forget_our_variables};
+use crate::delegated::Delegated;
 use crate::impostors::{Impostor, as_user, name, no_impostors};
 use crate::namespace::{Namespace, Pair};
 use crate::net;
@@ -24,6 +27,16 @@ networks = ["172.22.0.0/16"]
 [segments.monitoring]
 networks = ["172.23.0.0/16"]
 "#;
+
+/// Connects from an address to ports of another one under a name, and says so: name, both addresses,
+/// ports.
+const CONNECT_TO_ALL: &str = "\
+import ctypes, socket, sys, time
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+held = [socket.create_connection((sys.argv[3], int(port)), source_address=(sys.argv[2], 0))
+        for port in sys.argv[4:]]
+print('ready', flush=True)
+time.sleep(600)";
 
 const FRONTEND: u8 = 20;
 const BACKEND: u8 = 21;
@@ -420,4 +433,46 @@ pub fn portolan(agent: &Agent, arguments: &[&str]) -> String {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {complained}");
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_user_who_violates_with_many_connections_leaves_others_their_lines_in_the_log() {
+    needs_kernel!();
+    let Ok(Some(hierarchy)) = Hierarchy::find() else {
+        println!("SKIPPED: no cgroup2 file system is mounted");
+        return;
+    };
+    let pair = networks();
+    let (agent, _folder) = agent_with(CONFIGURATION);
+    let listeners: Vec<_> = (0..30).map(|_| pair.server.listen((at(DATABASE), 0))).collect();
+    let ports: Vec<_> = listeners.iter().map(|listener| net::port(listener).to_string()).collect();
+    let flood = name("flood");
+    let given = Delegated::new(hierarchy.mount(), &name("given"));
+    let script = format!(
+        "exec python3 -c \"$CONNECT\" {flood} {} {} {}",
+        at(FRONTEND),
+        at(DATABASE),
+        ports.join(" ")
+    );
+    let mut command = given.shell(&pair.client, &script);
+    command.env("CONNECT", CONNECT_TO_ALL);
+    let _flood = Impostor::start(command).expect("a program of the user");
+    let counted = |now: &Scrape, client: &str| {
+        now.sum("portolan_segment_violations_total", &[("client", client)])
+    };
+    agent.eventually(30, |now| counted(now, &flood));
+    let victim = &*pair.client.service;
+    let to = SocketAddr::from((at(DATABASE), net::port(&listeners[0])));
+    let open = connect_as(victim, &pair, at(FRONTEND), to);
+    agent.eventually(1, |now| counted(now, victim));
+    let log = agent.log();
+    let lines = |client: &str| {
+        let said = format!("{client} in segment frontend connected to ");
+        log.lines().filter(|line| line.contains(&said)).count()
+    };
+    assert_eq!(lines(victim), 1, "{log}");
+    // A quarter of a minute's twenty, or of two minutes'.
+    assert!((1..=10).contains(&lines(&flood)), "{log}");
+    drop(open);
+    agent.stop();
 }

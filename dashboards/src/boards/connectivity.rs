@@ -24,6 +24,7 @@ pub fn board(limits: &Limits) -> Board {
             },
             Row { title: "Loss", height: 8, panels: loss() },
             Row { title: "Stuck connections", height: 9, panels: stuck() },
+            Row { title: "Network namespaces", height: 7, panels: namespaces(limits) },
         ],
     }
 }
@@ -160,5 +161,27 @@ fn stuck() -> Vec<Panel> {
         Panel::lines("Requests that waited", "Requests per minute that took half a second or longer, one right after the other on a connection: long polling, or a client that keeps a slow server busy.", Unit::PerMinute, 12)
             .query(format!("60 * sum by (client, server, role) (rate(portolan_requests_waited_total{{{TO}}}[$__rate_interval])) > 0"), "{{client}} → {{server}}: {{role}}")
             .or_else("none"),
+    ]
+}
+
+/// What goes wrong below the sockets.
+fn namespaces(limits: &Limits) -> Vec<Panel> {
+    vec![
+        Panel::lines("Connection tracking", "Tracked connections as a share of nf_conntrack_max, by the service that owns the network namespace; at 100 % new connections are dropped. The ten fullest.", Unit::Ratio, 12)
+            .query(r#"topk(10, max by (instance, netns_of) (portolan_conntrack_used_ratio{cluster=~"$cluster"}))"#, "{{netns_of}} on {{instance}}")
+            .between(0.0, 1.0)
+            .from(limits.conntrack, "red")
+            .marked()
+            .or_else("not tracked"),
+        Panel::lines("Interface drops and errors", "Packets per minute that an interface dropped, and errors, in both directions. veth, tun, macvlan: all of them in the namespace.", Unit::PerMinute, 12)
+            .query(r#"60 * sum by (instance, netns_of, interface) (rate(portolan_interface_drops_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{netns_of}} on {{instance}}: {{interface}} drops")
+            .query(r#"60 * sum by (instance, netns_of, interface) (rate(portolan_interface_errors_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{netns_of}} on {{instance}}: {{interface}} errors")
+            .or_else("none"),
+        Panel::lines("TCP memory", "Times that TCP was short of memory, per minute. pressure: it began to save memory. aborted: it gave up connections. pruned: it dropped data that a socket had received.", Unit::PerMinute, 12)
+            .query(r#"60 * sum by (instance, netns_of, event) (rate(portolan_tcp_memory_pressure_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "{{netns_of}} on {{instance}}: {{event}}")
+            .or_else("none"),
+        Panel::lines("Network namespaces not read", "Namespaces that are missing in this row. denied: they cannot be entered. untrusted: a user made them who is not in trusted_users. over_share, over_limit: there are too many.", Unit::Count, 12)
+            .query(r#"sum by (instance, state) (portolan_network_namespaces{cluster=~"$cluster", state!="read"}) > 0"#, "{{instance}}: {{state}}")
+            .or_else("all are read"),
     ]
 }

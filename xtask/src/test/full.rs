@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 use portolan_kit::{shell, summary, tree};
 
+use super::balancers;
 use crate::tool::Tool;
 use crate::{check, fuzz, miri};
 
@@ -27,9 +28,10 @@ pub struct Part {
 }
 
 /// In the order of their length.
-pub const PARTS: [Part; 7] = [
+pub const PARTS: [Part; 8] = [
     Part { name: "features", programs: &[], run: check::without_each_source },
     Part { name: "miri", programs: &[("rustc", "+nightly --version")], run: miri::miri },
+    Part { name: "balancers", programs: &[("nginx", "-v")], run: balancers::run },
     Part { name: "fuzz", programs: &[], run: || fuzz::all("docs/fuzz.md") },
     Part {
         name: "e2e-alerts",
@@ -222,7 +224,10 @@ mod tests {
     #[test]
     fn parts_without_a_row_in_the_table_are_missing() {
         let missing: Vec<&str> = without_record(PAGE).collect();
-        assert_eq!(missing, ["features", "miri", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]);
+        assert_eq!(
+            missing,
+            ["features", "miri", "balancers", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]
+        );
         assert_eq!(without_record("").count(), PARTS.len());
     }
 

@@ -47,6 +47,7 @@ const BESIDE: &[(&str, &str)] = &[
     ("balance", "balancers of its own"),
     ("check::", "findings about its own services"),
     ("cli::", "answers of its own agent"),
+    ("conditions::", "interfaces and connection tracking of its own namespaces"),
     ("events::", "events of its own services"),
     ("foreign_memory::", "a process that answers no reads"),
     ("foreign_paths::", "files that never open"),
@@ -67,9 +68,12 @@ const BESIDE: &[(&str, &str)] = &[
     ("sock_send_length::", "connections of its own"),
     ("socket_lives::", "connections of its own"),
     ("source_address::", "connections of its own"),
+    ("state::", "agents of its own"),
     ("tcp_retransmit_skb::", "lost segments"),
     ("tcp_send_reset::", "connections of its own"),
+    ("timeouts::", "services of its own"),
     ("titles::", "programs of its own"),
+    ("top::", "connections of its own"),
     ("unsent::", "connects that fail"),
 ];
 

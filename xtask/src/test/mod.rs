@@ -13,6 +13,7 @@
 //!
 //! A test that never ends is shown with what it waits for, and killed (`watch`).
 
+mod balancers;
 pub mod full;
 mod lanes;
 mod live;
@@ -42,7 +43,7 @@ pub struct Args {
     /// require the right answers of `portolan check` and `diagnose`
     filter: Vec<String>,
     /// Run the parts that take hours instead, and record them in docs/proof.md: features, miri,
-    /// fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
+    /// balancers, fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
 }

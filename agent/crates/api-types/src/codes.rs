@@ -76,6 +76,9 @@ codes! {
     KEEPALIVE_MISMATCH "PP231"
         "the server closes idle connections that its client still uses"
         "docs/runbooks/PortolanKeepaliveMismatchAhead.md#fix";
+    WAITS_LONGER "PP232"
+        "a service waits longer for what it calls than its caller waits for it"
+        "docs/findings.md#pp232";
     PORT_IN_USE "PO301"
         "bind or listen failed: the port is in use"
         "docs/runbooks/PortolanPortConflict.md#fix";

@@ -19,6 +19,7 @@ mod ports;
 mod relations;
 mod reservations;
 mod services;
+mod skip;
 mod status;
 mod time;
 mod timeouts;
@@ -51,9 +52,10 @@ pub use self::services::{
     AcceptQueue, ClientHealth, Health, HealthReason, HealthState, Register, Registered, Service,
     ServiceStatus, Services, Unregister,
 };
+pub use self::skip::Skip;
 pub use self::status::{Hook, LedgerEntry, Memory, NameSource, NameSourceState, Status, Table};
 pub use self::time::{Timestamp, Window, WindowChoice};
-pub use self::timeouts::{EdgeTimeouts, IdleTimes, KeepAlive, Timeouts};
+pub use self::timeouts::{EdgeTimeouts, EdgeWaits, IdleTimes, KeepAlive, Timeouts};
 pub use self::words::{
     BindFailure, Environment, Kind, Origin, PortState, Protocol, Role, Source, SystemCall,
 };

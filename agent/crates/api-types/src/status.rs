@@ -42,6 +42,10 @@ pub struct Status {
     pub collections: u64,
     /// Time spent collecting.
     pub collection_seconds: f64,
+    /// Findings that `portolan check` leaves out, as `check.skip` of the agent's configuration has
+    /// them: `PO301`, or `PO301=legacy.js`.
+    #[serde(default)]
+    pub check_skip: Vec<String>,
 }
 
 /// A hook in the kernel.

@@ -15,6 +15,10 @@ pub struct Timeouts {
     pub window: Window,
     /// Edges with idle connections, each connection once, sorted by their labels.
     pub edges: Vec<EdgeTimeouts>,
+    /// Edges with requests that were not answered, and what their servers call meanwhile, and so on:
+    /// how long each client waits.
+    #[serde(default)]
+    pub waits: Vec<EdgeWaits>,
 }
 
 /// The idle connections of an edge. Idle is what nothing was sent or received on for at least half a
@@ -51,6 +55,37 @@ pub struct EdgeTimeouts {
     /// Requests that were reset because the server had closed the idle connection.
     pub idle_reuse_resets: u64,
     /// What to do about it, if the verdict is `mismatch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub finding: Option<Finding>,
+}
+
+/// How long the client of an edge waits for a response before it gives up, as far as its requests
+/// show that.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EdgeWaits {
+    /// The service that connects.
+    pub client: String,
+    /// The namespace in which that name is unique; empty on a plain host.
+    pub client_namespace: String,
+    /// The service that is connected to.
+    pub server: String,
+    /// The namespace in which that name is unique; empty on a plain host.
+    pub server_namespace: String,
+    /// The server's port.
+    pub port: u16,
+    /// Latency of the requests that were answered, on the client's side.
+    pub request: Latency,
+    /// Requests without a response, but for those while the server was stopping.
+    pub unanswered: u64,
+    /// Those that the server answered when the client was gone, as far as the agent sees both sides.
+    pub late: u64,
+    /// The client waits at least so long: one response took longer. Null without a response.
+    pub at_least_seconds: Option<f64>,
+    /// The client waits at most so long: several responses within this time were too late. Null while
+    /// that is not known.
+    pub at_most_seconds: Option<f64>,
+    /// What to do about it, if the server waits longer for a service that it calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub finding: Option<Finding>,

@@ -21,6 +21,7 @@ mod ports;
 mod quote;
 mod segments;
 mod services;
+mod state;
 mod status;
 mod table;
 mod target;
@@ -86,6 +87,8 @@ pub enum Command {
     Segments(segments::SegmentsArgs),
     /// Generate network policies from what was observed; test what a policy would cut.
     Policy(policy::PolicyArgs),
+    /// Export, import and back up reservations and registered services.
+    State(state::StateArgs),
     /// Find what is wrong: connections, performance, ports, network, security, DNS, coverage.
     Check(Box<check::CheckArgs>),
     /// Show what the agent sees, what it cannot see and why, and what it dropped.
@@ -123,6 +126,7 @@ impl Command {
             Self::Timeouts(arguments) => timeouts::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
             Self::Policy(arguments) => policy::run(arguments, segments),
+            Self::State(arguments) => state::run(arguments),
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Diagnose(arguments) => diagnose::run(arguments),

@@ -64,6 +64,16 @@ pub(crate) fn label(text: &str, longest: usize) -> String {
     if label.is_empty() { "unnamed".to_owned() } else { label.to_owned() }
 }
 
+/// Whether this is a label of DNS (RFC 1123), such as the name of a namespace or a part of a host name.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(|c| plain(c) || c == '-')
+        && text.starts_with(plain)
+        && text.ends_with(plain)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

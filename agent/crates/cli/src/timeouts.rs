@@ -1,5 +1,7 @@
-//! `portolan timeouts`: how long idle connections last and are used, and where that does not fit.
+//! `portolan timeouts`: how long idle connections last and are used, how long clients wait for
+//! responses, and where that does not fit.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -8,7 +10,7 @@ use super::outcome::Report;
 use super::table::{self, Column};
 use super::target::Target;
 use super::{Outcome, Output, human, known, print, window};
-use api_types::{EdgeTimeouts, IdleTimes, KeepAlive, Timeouts, WindowChoice};
+use api_types::{EdgeTimeouts, EdgeWaits, Finding, IdleTimes, KeepAlive, Timeouts, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +23,13 @@ SERVER CLOSES and CLIENT CLOSES say after how long each end closes connections o
 sent any more, as observed; - while too few were closed. USED AFTER is the longest pause after which
 a client sent a request again. A server that closes first, and a client that comes back after about
 as long, meet sooner or later: then a request is reset. Columns count connections whose pauses were
-at least half a second.";
+at least half a second.
+
+Below that are clients that got no answer to some requests, each followed by what its server calls.
+WAITS AT LEAST is the longest that a client waited for a response; AT MOST is what a server took when
+its client was gone, which shows where the agent sees both. Along a chain these have to shrink: a
+service that waits longer for a dependency than its own caller waits for it works for an answer that
+is thrown away.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -60,6 +68,16 @@ const COLUMNS: &[Column] = &[
     left("VERDICT"),
 ];
 
+const WAITS: &[Column] = &[
+    left("CLIENT"),
+    left("SERVER"),
+    right("UNANSWERED", 0),
+    right("TOO LATE", 1),
+    right("WAITS AT LEAST", 0),
+    right("AT MOST", 0),
+    right("REQUEST P99", 2),
+];
+
 pub(super) fn run(arguments: &TimeoutsArgs) -> anyhow::Result<Outcome> {
     let TimeoutsArgs { target, services, window, report } = arguments;
     let query = window::query(*window, services);
@@ -71,11 +89,15 @@ pub(super) fn run(arguments: &TimeoutsArgs) -> anyhow::Result<Outcome> {
             human::full_name(&edge.server_namespace, &edge.server),
         ]
     };
-    known::check(
-        &target.connection,
-        services,
-        &answer.edges.iter().flat_map(ends).collect::<Vec<_>>(),
-    )?;
+    let ends_of_waits = |edge: &EdgeWaits| {
+        [
+            human::full_name(&edge.client_namespace, &edge.client),
+            human::full_name(&edge.server_namespace, &edge.server),
+        ]
+    };
+    let names = answer.edges.iter().flat_map(ends);
+    let names = names.chain(answer.waits.iter().flat_map(ends_of_waits));
+    known::check(&target.connection, services, &names.collect::<Vec<_>>())?;
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end()))?,
         Output::Text => print(&text(&answer, *window, table::room()))?,
@@ -85,12 +107,22 @@ pub(super) fn run(arguments: &TimeoutsArgs) -> anyhow::Result<Outcome> {
 
 fn text(answer: &Timeouts, choice: WindowChoice, room: Option<usize>) -> String {
     let covered = window::covered(&answer.window, choice);
-    if answer.edges.is_empty() {
-        return format!(
-            "No connection was idle for half a second and then used again or closed; {covered}.\n"
-        );
+    let none = "No connection was idle for half a second and then used again or closed";
+    if answer.edges.is_empty() && answer.waits.is_empty() {
+        return format!("{none}; {covered}.\n");
     }
-    let mut edges: Vec<&EdgeTimeouts> = answer.edges.iter().collect();
+    let mut text =
+        if answer.edges.is_empty() { format!("{none}.\n") } else { idle(&answer.edges, room) };
+    if !answer.waits.is_empty() {
+        let _ = write!(text, "\nRequests without an answer:\n{}", waits(&answer.waits, room));
+    }
+    let _ = writeln!(text, "\n{covered}");
+    text
+}
+
+/// Idle connections, and what is wrong with them.
+fn idle(edges: &[EdgeTimeouts], room: Option<usize>) -> String {
+    let mut edges: Vec<&EdgeTimeouts> = edges.iter().collect();
     // Stable: what is worse first, otherwise in the order of the answer.
     edges.sort_by_key(|edge| match edge.verdict {
         KeepAlive::Mismatch => 0,
@@ -100,7 +132,64 @@ fn text(answer: &Timeouts, choice: WindowChoice, room: Option<usize>) -> String 
     });
     let rows: Vec<Vec<String>> = edges.iter().map(|edge| row(edge)).collect();
     let mut text = table::render(COLUMNS, &rows, room);
-    for finding in edges.iter().filter_map(|edge| edge.finding.as_ref()) {
+    write_findings(&mut text, edges.iter().filter_map(|edge| edge.finding.as_ref()));
+    text
+}
+
+/// Chains of callers, and who waits longer than its caller.
+fn waits(waits: &[EdgeWaits], room: Option<usize>) -> String {
+    let mut rows = Vec::new();
+    let mut first: Vec<&EdgeWaits> = waits.iter().filter(|one| one.unanswered > 0).collect();
+    // Stable, and a caller that is not called itself before what it calls.
+    first.sort_by_cached_key(|one| (is_called(one, waits), std::cmp::Reverse(one.unanswered)));
+    let mut shown = BTreeSet::new();
+    for one in first {
+        follow(one, waits, 0, &mut shown, &mut rows);
+    }
+    let mut text = table::render(WAITS, &rows, room);
+    write_findings(&mut text, waits.iter().filter_map(|one| one.finding.as_ref()));
+    text
+}
+
+/// Whether the client of an edge is itself waited for.
+fn is_called(one: &EdgeWaits, all: &[EdgeWaits]) -> bool {
+    all.iter().any(|other| other.unanswered > 0 && calls(other, one))
+}
+
+/// Whether `next` is what the server of `one` calls.
+fn calls(one: &EdgeWaits, next: &EdgeWaits) -> bool {
+    (&one.server, &one.server_namespace) == (&next.client, &next.client_namespace)
+}
+
+/// The row of an edge, and those of what its server calls below it, each once.
+fn follow<'a>(
+    one: &'a EdgeWaits,
+    all: &'a [EdgeWaits],
+    depth: usize,
+    shown: &mut BTreeSet<(&'a str, &'a str, &'a str, &'a str, u16)>,
+    rows: &mut Vec<Vec<String>>,
+) {
+    let EdgeWaits { client, client_namespace, server, server_namespace, port, .. } = one;
+    if !shown.insert((client_namespace, client, server_namespace, server, *port)) {
+        return;
+    }
+    let seconds = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), human::duration);
+    rows.push(vec![
+        format!("{}{}", "  ".repeat(depth), human::full_name(client_namespace, client)),
+        human::endpoint(server_namespace, server, *port),
+        human::count(one.unanswered),
+        human::count(one.late),
+        seconds(one.at_least_seconds),
+        seconds(one.at_most_seconds),
+        human::quantile(one.request.p99_seconds),
+    ]);
+    for next in all.iter().filter(|next| calls(one, next)) {
+        follow(next, all, depth + 1, shown, rows);
+    }
+}
+
+fn write_findings<'a>(text: &mut String, findings: impl Iterator<Item = &'a Finding>) {
+    for finding in findings {
         // Writing into a String cannot fail.
         let _ = write!(text, "\n! {} {}\n", finding.code, finding.title);
         if let Some(remediation) = &finding.remediation {
@@ -108,8 +197,6 @@ fn text(answer: &Timeouts, choice: WindowChoice, room: Option<usize>) -> String 
         }
         let _ = writeln!(text, "  more: portolan explain {}", finding.code);
     }
-    let _ = writeln!(text, "\n{covered}");
-    text
 }
 
 fn row(edge: &EdgeTimeouts) -> Vec<String> {
@@ -156,6 +243,10 @@ prod/shop  postgres:5432         5.01 s      4              -      1         4 s
   fix: let prod/shop close idle connections after at most 4 s, or let postgres keep them for longer than prod/shop does
   more: portolan explain PP231
 
+Requests without an answer:
+CLIENT     SERVER         UNANSWERED  TOO LATE  WAITS AT LEAST  AT MOST  REQUEST P99
+prod/shop  postgres:5432           3         0            10 s        -       > 10 s
+
 totals since 2023-11-14T22:13:20Z (1 minute ago)
 "
         );
@@ -167,6 +258,59 @@ totals since 2023-11-14T22:13:20Z (1 minute ago)
         assert_eq!(
             text(&answer, WindowChoice::Last(60), None),
             "No connection was idle for half a second and then used again or closed; last 100 s.\n"
+        );
+    }
+
+    #[test]
+    fn a_chain_is_indented_and_who_waits_longer_than_its_caller_is_named() {
+        let wait = |client: &str, server: &str, unanswered, at_least, at_most| EdgeWaits {
+            client: client.to_owned(),
+            client_namespace: String::new(),
+            server: server.to_owned(),
+            server_namespace: String::new(),
+            port: 80,
+            request: api_types::Latency {
+                count: 9,
+                sum_seconds: 9.0,
+                p50_seconds: Some(1.0),
+                p99_seconds: Some(2.0),
+            },
+            unanswered,
+            late: unanswered,
+            at_least_seconds: at_least,
+            at_most_seconds: at_most,
+            finding: None,
+        };
+        let mut answer =
+            convert::timeouts(&snapshot(), WindowChoice::Start, &["nobody".to_owned()]);
+        // A circle ends.
+        answer.waits = vec![
+            wait("api", "db", 0, Some(4.0), None),
+            wait("db", "api", 0, Some(0.1), None),
+            wait("web", "api", 5, Some(0.6), Some(4.0)),
+        ];
+        answer.waits[2].finding = Some(Finding::new(
+            api_types::code::WAITS_LONGER,
+            api_types::Severity::Info,
+            "api",
+            "web gives up on api:80".to_owned(),
+        ));
+        assert_eq!(
+            text(&answer, WindowChoice::Start, None),
+            "\
+No connection was idle for half a second and then used again or closed.
+
+Requests without an answer:
+CLIENT  SERVER  UNANSWERED  TOO LATE  WAITS AT LEAST  AT MOST  REQUEST P99
+web     api:80           5         5          600 ms      4 s          2 s
+  api   db:80            0         0             4 s        -          2 s
+    db  api:80           0         0          100 ms        -          2 s
+
+! PP232 web gives up on api:80
+  more: portolan explain PP232
+
+totals since 2023-11-14T22:13:20Z (1 minute ago)
+"
         );
     }
 }

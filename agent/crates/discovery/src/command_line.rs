@@ -412,6 +412,8 @@ mod tests {
         check("java|@args|-javaagent:/a.jar|org.Main", "org.Main");
         check("java|-cp", "java");
         check("java|-version", "java");
+        check("java|-Xmx1g|/srv/shop/Main.java|80", "shop");
+        check("java|--password|hunter2|Orders.java", "java");
     }
 
     #[test]

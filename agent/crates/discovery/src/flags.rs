@@ -32,7 +32,8 @@ struct Letters {
 }
 
 /// How source files end.
-const SOURCES: &str = "js mjs cjs jsx ts mts cts tsx py pyc pyz rb ru pl psgi php phar jar dll";
+const SOURCES: &str =
+    "js mjs cjs jsx ts mts cts tsx py pyc pyz rb ru pl psgi php phar java jar dll";
 
 /// What follows the flags.
 pub(super) enum Target<'a> {

@@ -1,5 +1,6 @@
-//! The name in a project's manifest: `package.json`, `pyproject.toml`. For programs of templates
-//! (`index.js`, `main.py`) that neither their arguments nor their directories name: `/app/index.js`.
+//! The name in a project's manifest: `package.json`, `deno.json`, `pyproject.toml`. For programs of
+//! templates (`index.js`, `main.py`) that neither their arguments nor their directories name:
+//! `/app/index.js`.
 
 use std::path::Path;
 
@@ -9,7 +10,10 @@ use super::program_name::ProgramName;
 use super::project;
 use linux::project_files;
 
-/// What is read of a package.json.
+/// Manifests of JavaScript, which name a project alike.
+const PACKAGES: [&str; 2] = ["package.json", "deno.json"];
+
+/// What is read of one.
 #[derive(Deserialize)]
 struct Package {
     name: String,
@@ -24,7 +28,8 @@ pub(super) fn project(tgid: u32, program: &ProgramName) -> Option<ProgramName> {
 }
 
 fn of_package(tgid: u32, folder: &Path) -> Option<ProgramName> {
-    in_package(&project_files::read(tgid, folder, "package.json")?)
+    let name = |file| in_package(&project_files::read(tgid, folder, file)?);
+    PACKAGES.into_iter().find_map(name)
 }
 
 fn of_python(tgid: u32, folder: &Path) -> Option<ProgramName> {
@@ -101,6 +106,30 @@ mod tests {
         ] {
             check(in_python(text.as_bytes()).as_ref(), expected, text);
         }
+    }
+
+    #[test]
+    fn a_program_of_deno_is_called_by_its_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let write =
+            |file: &str, text: &str| std::fs::write(folder.path().join(file), text).unwrap();
+        write("deno.json", r#"{"name": "@shop/stock", "tasks": {}}"#);
+        let own = std::process::id();
+        if project_files::read(own, folder.path(), "deno.json").is_none() {
+            println!("SKIPPED: the temporary folder is on another file system");
+            return;
+        }
+        let script = folder.path().join("main.ts").display().to_string();
+        let name = || {
+            let found = project(own, &ProgramName::of(&script).unwrap());
+            found.map(ProgramName::into_string)
+        };
+        assert_eq!(name().as_deref(), Some("stock"));
+        // A package.json says more, if it says anything.
+        write("package.json", r#"{"private": true}"#);
+        assert_eq!(name().as_deref(), Some("stock"));
+        write("package.json", r#"{"name": "cart"}"#);
+        assert_eq!(name().as_deref(), Some("cart"));
     }
 
     proptest! {

@@ -183,7 +183,9 @@ mod tests {
 
     #[test]
     fn a_template_is_called_by_the_directory_of_its_script() {
-        for script in ["index.js", "main.py", "server.js", "app.jar", "app.js", "__main__.py"] {
+        for script in
+            ["index.js", "main.py", "server.js", "app.jar", "Main.java", "app.js", "__main__.py"]
+        {
             check(&format!("/srv/shop/{script}"), "/srv/mail", Some("shop"));
             check(script, "/srv/shop", Some("shop"));
         }

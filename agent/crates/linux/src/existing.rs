@@ -72,7 +72,9 @@ pub struct Found {
 /// Surveys every namespace, without reading the memory of any process. 10 000 sockets and 2 000 processes
 /// took 150 ms, two thirds of it reading the links in /proc/PID/fd.
 pub fn survey() -> Found {
-    let (namespaces, problems) = namespaces::all();
+    let (mut namespaces, problems) = namespaces::all();
+    // There may be many that users have made, and much to say of them.
+    namespaces.sort_by_cached_key(|namespace| namespace.user().is_some());
     let mut survey = Survey { problems, ..Survey::of_names() };
     let mut entries = Vec::new();
     let mut collector = Collector::new();
@@ -335,12 +337,36 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::users_namespace::UsersNamespace;
     use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+    use std::process::Command;
 
     const HERE: u32 = 7;
 
     fn complete() -> Survey {
         survey().complete(&Probes::inline(), Duration::ZERO)
+    }
+
+    #[test]
+    fn namespaces_that_users_made_come_last() {
+        let Some(_made) = UsersNamespace::new(1500, 0) else { return };
+        // Found after it, because its process is younger.
+        let root = Command::new("unshare").args(["--net", "sleep", "60"]).spawn();
+        let Ok(mut root) = root else { return println!("SKIPPED: no unshare") };
+        let is_there = || {
+            let file = format!("/proc/{}/ns/net", root.id());
+            Namespace::open(&file)
+                .is_ok_and(|made| made.inode != Namespace::current().unwrap().inode)
+        };
+        let began = Instant::now();
+        while !is_there() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let found = survey().survey.namespaces;
+        let _ = root.kill();
+        let _ = root.wait();
+        let is_users: Vec<_> = found.iter().map(|one| one.user().is_some()).collect();
+        assert!(is_users.is_sorted() && is_users.contains(&true), "{is_users:?}");
     }
 
     fn entry(inode: u32, state: u8, local: &str, port: u16) -> SocketEntry {

@@ -11,6 +11,7 @@ pub mod capability;
 pub mod cgroup_watch;
 pub mod clients;
 pub mod clock;
+pub mod conditions;
 pub mod conntrack;
 pub mod current_holders;
 pub mod diag;

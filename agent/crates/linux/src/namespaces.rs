@@ -76,18 +76,14 @@ impl Namespace {
     /// The user who can have made it, and any number of others: who made the outermost user namespace
     /// that it is below, if that is another one than the agent's own.
     pub fn user(&self) -> Option<u32> {
-        let own = own_user_namespace()?;
-        let mut users = related(&self.file, libc::NS_GET_USERNS).ok()?;
-        let mut user = None;
-        for _ in 0..=MAX_NESTED {
-            if users.metadata().ok()?.ino() == own {
-                return user;
-            }
-            user = maker(&users).ok();
-            users = related(&users, libc::NS_GET_PARENT).ok()?;
-        }
-        None
+        outermost_maker(related(&self.file, libc::NS_GET_USERNS).ok()?)
     }
+}
+
+/// Who made the outermost user namespace that a process is in, if that is another one than the
+/// agent's own.
+pub(crate) fn user_namespace_maker(tgid: u32) -> Option<u32> {
+    outermost_maker(File::open(format!("/proc/{tgid}/ns/user")).ok()?)
 }
 
 /// The network namespace of the host: that of the first process, if it shows it.
@@ -368,6 +364,21 @@ fn maker(users: &File) -> io::Result<u32> {
         0 => Ok(user),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Who made the outermost of a user namespace and those above it, below the agent's own; `None` for
+/// that itself.
+fn outermost_maker(mut users: File) -> Option<u32> {
+    let own = own_user_namespace()?;
+    let mut user = None;
+    for _ in 0..=MAX_NESTED {
+        if users.metadata().ok()?.ino() == own {
+            return user;
+        }
+        user = maker(&users).ok();
+        users = related(&users, libc::NS_GET_PARENT).ok()?;
+    }
+    None
 }
 
 /// Whether a process exited while it was read.

@@ -118,7 +118,7 @@ fn here(others: &[Namespace]) -> Network {
 }
 
 /// How full connection tracking is in the namespace of the calling thread.
-fn tracked() -> Option<Fill> {
+pub(crate) fn tracked() -> Option<Fill> {
     let used = number("/proc/sys/net/netfilter/nf_conntrack_count")?;
     let limit = number("/proc/sys/net/netfilter/nf_conntrack_max")?;
     // 0 is without a limit.
@@ -142,7 +142,8 @@ fn peers(links: &[Link], others: &[Namespace]) -> Vec<(u32, u32)> {
     found
 }
 
-fn text(path: &str) -> Option<String> {
+/// The beginning of a text file; `None` if it cannot be read.
+pub(crate) fn text(path: &str) -> Option<String> {
     let mut text = fs::read_to_string(path).ok()?;
     if text.len() > LONGEST {
         let end = text.floor_char_boundary(LONGEST);

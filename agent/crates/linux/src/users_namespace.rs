@@ -8,6 +8,7 @@ use super::namespaces::Namespace;
 /// One, as long as this is there.
 pub(crate) struct UsersNamespace {
     pub(crate) namespace: Namespace,
+    pid: u32,
     child: Child,
 }
 
@@ -25,12 +26,21 @@ impl UsersNamespace {
         let mut child = command.spawn().ok()?;
         let mut pid = String::new();
         BufReader::new(child.stdout.take()?).read_line(&mut pid).ok()?;
-        let Ok(namespace) = Namespace::open(format!("/proc/{}/ns/net", pid.trim())) else {
+        let made =
+            pid.trim().parse().ok().and_then(|pid: u32| {
+                Some((pid, Namespace::open(format!("/proc/{pid}/ns/net")).ok()?))
+            });
+        let Some((pid, namespace)) = made else {
             let _ = child.wait();
             println!("SKIPPED: no network namespace of an unprivileged user");
             return None;
         };
-        Some(Self { namespace, child })
+        Some(Self { namespace, pid, child })
+    }
+
+    /// A process in it.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Breach {
     pub at: u64,
     /// Inode of the network namespace.
     pub netns: u32,
+    /// The holder's number among the owners of sockets.
+    pub owner: u32,
     /// Its row.
     pub key: BreachKey,
 }
@@ -111,7 +113,8 @@ impl Breaches {
     ) -> Vec<Breach> {
         let mut found = Vec::new();
         let mut present = HashSet::new();
-        for Holding { netns, port, owner, service } in holdings {
+        for holding in holdings {
+            let Holding { netns, port, owner, service } = holding;
             let Some(reservation) = reserved(*netns, *port) else { continue };
             if !is_someone_else(reservation, service) {
                 continue;
@@ -126,7 +129,7 @@ impl Breaches {
                 self.standing.entry(bound).or_insert(Standing { since: now, reported: false });
             if !standing.reported && now.saturating_sub(standing.since) >= SETTLES {
                 standing.reported = true;
-                found.push(breach(now, *netns, *port, reservation, service, Action::Audited));
+                found.push(breach(now, holding, reservation, Action::Audited));
             }
         }
         self.standing.retain(|bound, _| present.contains(bound));
@@ -145,13 +148,13 @@ impl Breaches {
         action: Action,
         times: u64,
     ) -> Breach {
-        let Holding { netns, port, owner, service } = holding;
+        let Holding { netns, port, owner, .. } = holding;
         if action == Action::Audited && self.standing.len() < MOST_STANDING {
             // If the holder is seen later, it is the same breach.
             let reported = Standing { since: now, reported: true };
             self.standing.insert((*netns, *port, *owner), reported);
         }
-        let breach = breach(now, *netns, *port, reservation, service, action);
+        let breach = breach(now, holding, reservation, action);
         self.count(&breach, times);
         breach
     }
@@ -184,17 +187,15 @@ pub fn is_someone_else(reservation: &Reservation, service: &Service) -> bool {
         && !is_go_between(&command(&service.name))
 }
 
-fn breach(
-    at: u64,
-    netns: u32,
-    port: Port,
-    reservation: &Reservation,
-    service: &Service,
-    action: Action,
-) -> Breach {
-    let owner = reservation.service.clone();
-    let key = BreachKey { port: Some(port), owner, offender: service.into(), action };
-    Breach { at, netns, key }
+fn breach(at: u64, holding: &Holding, reservation: &Reservation, action: Action) -> Breach {
+    let Holding { netns, port, owner, service } = holding;
+    let key = BreachKey {
+        port: Some(*port),
+        owner: reservation.service.clone(),
+        offender: service.into(),
+        action,
+    };
+    Breach { at, netns: *netns, owner: *owner, key }
 }
 
 fn overflow(action: Action) -> BreachKey {

@@ -226,7 +226,7 @@ impl ConflictLabels {
 
 impl Conflict {
     /// Whose share it counts against: the network namespace, or the user who makes such.
-    fn origin(&self) -> u64 {
+    pub(super) fn origin(&self) -> u64 {
         self.unverified_user.map_or(u64::from(self.netns), |user| BY_USER | u64::from(user))
     }
 

@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
-use agent_common::address::Address;
+use agent_common::address::{self, Address};
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
-use agent_common::edge::EdgeKey;
+use agent_common::edge::{EdgeKey, ROLE_SERVER};
 use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
 use agent_common::slot_table::Reclaim;
 
@@ -77,6 +77,14 @@ pub struct Growth {
     pub before: Option<Arc<EdgeCounters>>,
     /// Now.
     pub now: Option<Arc<EdgeCounters>>,
+}
+
+impl Delta {
+    /// The owner whose doing it is, as far as one of this host is: the client, else the server.
+    pub fn actor(&self) -> u32 {
+        let client = address::owner_of(&self.key.remote).filter(|_| self.key.role == ROLE_SERVER);
+        client.unwrap_or(self.key.owner)
+    }
 }
 
 /// What the stage makes of a drain.

@@ -7,14 +7,16 @@
 //! repeats within a minute, for five minutes at most. Such an event is shown to followers when it
 //! begins, and then every ten seconds at most; each time it gets a new [cursor](Event::cursor).
 //!
-//! A scan, or a service that fails to reach many others, is not thousands of events: beyond
-//! [`MOST_OF_CLIENT`] of one cause that go on, further ones of a client are one without a server, and
-//! beyond [`MOST_OF_CAUSE`] one without a client.
+//! A scan, or a service that fails to reach many others, is not thousands of events: beyond a hundred
+//! of one cause that go on, further ones of a client are one without a server, and beyond two thousand
+//! one without a client. A tenant, who can give its programs any number of names, has a quarter of
+//! these at most ([`crowds`]).
 //!
 //! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
 //! ([`unverified`](super::unverified)) is not an event, so a user cannot displace those of others.
 
 mod changes;
+mod crowds;
 mod event;
 mod ring;
 
@@ -22,21 +24,23 @@ use std::sync::Arc;
 
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, ROLE_LISTENER};
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 
 pub use self::changes::{Changes, Listener, SocketId};
+use self::crowds::Crowds;
+use self::event::Key;
 pub use self::event::{Condition, Event, Kind, What};
-use self::event::{Crowd, Key};
 pub use self::ring::{MOST, Ring};
 use super::conflicts::Conflict;
 use super::delta::{Delta, Growth};
 use super::messages;
-use super::relations::{Ends, ServiceName};
+use super::relations::Ends;
 use super::service::Service;
 #[cfg(any(test, feature = "fixture"))]
 use super::service::Source;
 use super::snapshot::Role;
-use super::violations::Between;
+use super::violations::{Between, Found};
 use super::why::why;
 
 /// An event goes on while it repeats within this time, seconds.
@@ -45,10 +49,6 @@ const REPEATS_WITHIN: f64 = 60.0;
 const LONGEST: f64 = 300.0;
 /// An event that goes on is shown to followers so often at most, seconds.
 const SHOWN_EVERY: f64 = 10.0;
-/// Events of one cause and one client that go on, at most.
-const MOST_OF_CLIENT: u32 = 100;
-/// Events of one cause that go on, at most.
-const MOST_OF_CAUSE: u32 = 2000;
 /// Changes within this time before a failure may explain it, seconds.
 pub const CHANGES_BEFORE: f64 = 600.0;
 
@@ -56,8 +56,7 @@ pub const CHANGES_BEFORE: f64 = 600.0;
 pub struct Events {
     ring: Arc<Ring>,
     open: HashMap<Key, Open>,
-    /// How many of them each cause has, and each client of it.
-    crowds: HashMap<Crowd, u32>,
+    crowds: Crowds,
     totals: [u64; Kind::ALL.len()],
     overwritten: u64,
     next: u64,
@@ -86,6 +85,7 @@ pub struct EventsView {
 /// An event that may repeat.
 struct Open {
     id: u64,
+    tenant: Option<Tenant>,
     first: f64,
     last: f64,
     shown: Option<f64>,
@@ -100,7 +100,7 @@ impl Events {
         Self {
             ring: Arc::default(),
             open: HashMap::new(),
-            crowds: HashMap::new(),
+            crowds: Crowds::default(),
             totals: [0; Kind::ALL.len()],
             overwritten: 0,
             // Cursors of a later start are larger, and exact as JSON numbers until the year 2255.
@@ -118,8 +118,8 @@ impl Events {
     }
 
     /// Takes in what failed on edges. An edge with both sides on this host is taken once, from the
-    /// client's side.
-    pub fn add_edges(&mut self, deltas: &[Delta]) {
+    /// client's side. `tenant` tells who has the owner with this number.
+    pub fn add_edges(&mut self, deltas: &[Delta], tenant: impl Fn(u32) -> Tenant) {
         for delta in deltas.iter().filter(|delta| is_shown(delta)) {
             // Rows that an earlier agent left pinned: when it happened is unknown.
             let is_earlier = self.is_first && delta.is_new && delta.born_us < self.started_us;
@@ -139,6 +139,7 @@ impl Events {
                     port: Some(labels.port),
                     role: Some(labels.role),
                     text: cause.text.into(),
+                    tenant: Some(tenant(delta.actor())),
                 };
                 self.add(what, cause.count);
             }
@@ -164,14 +165,16 @@ impl Events {
                 port: Some(conflict.port),
                 role: None,
                 text: format!("{}. Fix: {fix}", messages::summary(&once)).into(),
+                tenant: Some(Tenant { cgroup: 0, origin: conflict.origin() }),
             };
             self.add(what, *count);
         }
     }
 
     /// Takes in violations of segments, each with its new connections.
-    pub fn add_violations(&mut self, violations: &[(Between, u64)]) {
-        for (Between { client_segment, server_segment, ends }, connections) in violations {
+    pub fn add_violations(&mut self, violations: &[Found]) {
+        for Found { between, connections, tenant } in violations {
+            let Between { client_segment, server_segment, ends } = between;
             let Ends { client, client_namespace, server, server_namespace, port } = ends;
             let service = |name: &Arc<str>, namespace: &Arc<str>| {
                 Service { name: Arc::clone(name), ..Service::other() }.within(namespace)
@@ -186,6 +189,7 @@ impl Events {
                 role: None,
                 text: format!("not allowed from segment {client_segment} to {server_segment}")
                     .into(),
+                tenant: Some(*tenant),
             };
             self.add(what, *connections);
         }
@@ -210,6 +214,7 @@ impl Events {
                 port: None,
                 role: None,
                 text: condition.text.as_str().into(),
+                tenant: None,
             };
             self.add(what, 1);
         }
@@ -236,7 +241,7 @@ impl Events {
                 shown.push((open.id, key.cause));
             }
             if has_ended {
-                leave(crowds, key);
+                crowds.leave(key, open.tenant);
             }
             !has_ended
         });
@@ -266,12 +271,8 @@ impl Events {
         if self.open.contains_key(&what.key()) {
             return what;
         }
-        let many = |client: Option<&Service>, most| {
-            let crowd = (what.cause, client.map(ServiceName::from));
-            self.crowds.get(&crowd).is_some_and(|count| *count >= most)
-        };
-        let are_many = many(None, MOST_OF_CAUSE);
-        if !are_many && !what.client.as_ref().is_some_and(|it| many(Some(it), MOST_OF_CLIENT)) {
+        let are_many = self.crowds.are_full(&what);
+        if !are_many && !self.crowds.is_client_full(&what) {
             return what;
         }
         let text = match what.kind {
@@ -288,7 +289,7 @@ impl Events {
             *total += count;
         }
         let what = self.with_room(what);
-        let (now, key) = (self.now, what.key());
+        let (now, key, tenant) = (self.now, what.key(), what.tenant);
         let ring = Arc::make_mut(&mut self.ring);
         if let Some(open) = self.open.get_mut(&key) {
             let again = ring.change(what.cause, open.id, |event| {
@@ -308,27 +309,14 @@ impl Events {
         if let Some(overwritten) = ring.push(event) {
             self.overwritten += 1;
             let key = overwritten.what.key();
-            if self.open.get(&key).is_some_and(|open| open.id == overwritten.id) {
-                self.open.remove(&key);
-                leave(&mut self.crowds, &key);
+            let is_open = self.open.get(&key).is_some_and(|open| open.id == overwritten.id);
+            if let Some(open) = is_open.then(|| self.open.remove(&key)).flatten() {
+                self.crowds.leave(&key, open.tenant);
             }
         }
-        for crowd in key.crowds() {
-            *self.crowds.entry(crowd).or_default() += 1;
-        }
-        self.open.insert(key, Open { id, first: now, last: now, shown: None, has_news: true });
-    }
-}
-
-/// An event no longer goes on.
-fn leave(crowds: &mut HashMap<Crowd, u32>, key: &Key) {
-    for crowd in key.crowds() {
-        if let Some(count) = crowds.get_mut(&crowd) {
-            *count -= 1;
-            if *count == 0 {
-                crowds.remove(&crowd);
-            }
-        }
+        self.crowds.enter(&key, tenant);
+        let open = Open { id, tenant, first: now, last: now, shown: None, has_news: true };
+        self.open.insert(key, open);
     }
 }
 

@@ -84,6 +84,11 @@ impl Owners {
         (user != 0 && !self.trusted.contains(&user)).then_some(user)
     }
 
+    /// Users whose namespaces are believed as those of root.
+    pub fn trusted(&self) -> impl Iterator<Item = u32> {
+        self.trusted.iter().copied()
+    }
+
     /// The same of a network namespace.
     pub fn user_of_namespace(&self, netns: u32) -> Option<u32> {
         self.in_namespace(netns).find_map(|row| self.user(row))

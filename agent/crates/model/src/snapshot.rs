@@ -8,6 +8,7 @@ use agent_common::queues::Queues;
 use serde::{Deserialize, Serialize};
 
 use super::balance::{Known, Weights};
+use super::conditions::ConditionsView;
 use super::conflicts::{Conflict, ConflictTotal};
 use super::directory::Directory;
 use super::ephemeral::EphemeralView;
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub ports: Vec<PortView>,
     /// Ephemeral ports in use, by network namespace.
     pub ephemeral: Vec<EphemeralView>,
+    /// Connection tracking, interfaces and memory of TCP, by the service of a network namespace.
+    pub conditions: Arc<ConditionsView>,
     /// Failed binds and listens that happened last, oldest first.
     pub conflicts: Vec<Arc<Conflict>>,
     /// Counters of conflicts by service and reason.

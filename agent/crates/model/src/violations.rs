@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use agent_common::address::{self, Address, INTERNET, UNSPECIFIED};
 use agent_common::edge::ROLE_CLIENT;
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::attributed::{Attributed, Counted, Counts, Name};
 use super::delta::{Delta, EdgeId};
+use super::line_shares::LineShares;
 use super::per_slot::PerSlot;
 use super::relations::{Ends, ServiceName};
 use super::segments::{Policy, Segment, Verdict};
@@ -29,8 +31,6 @@ const MAX_ROWS: usize = 4096;
 const MAX_EVENTS: usize = 256;
 /// Violations of one edge within this time are one event, seconds.
 const EVENT_SECONDS: f64 = 60.0;
-/// Lines for the log in a minute.
-const LINES_PER_MINUTE: u64 = 20;
 
 /// All edges as evaluated.
 pub struct Violations {
@@ -40,9 +40,7 @@ pub struct Violations {
     cells: HashMap<(Segment, Segment), u64>,
     events: VecDeque<Arc<Event>>,
     dropped_events: u64,
-    minute: u64,
-    lines: u64,
-    suppressed: u64,
+    lines: LineShares,
     unverified: ByUser,
 }
 
@@ -104,8 +102,19 @@ pub struct Lines {
     pub events: Vec<Arc<Event>>,
     /// Number of events suppressed in the minute before.
     pub suppressed: u64,
-    /// Everything that was found, with its new connections.
-    pub found: Vec<(Between, u64)>,
+    /// Everything that was found.
+    pub found: Vec<Found>,
+}
+
+/// New connections that violate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Their ends.
+    pub between: Between,
+    /// How many.
+    pub connections: u64,
+    /// Whose client made them, as far as it is one of this host; else whose server took them.
+    pub tenant: Tenant,
 }
 
 /// The last evaluation of an edge.
@@ -140,16 +149,21 @@ impl Violations {
             cells: HashMap::new(),
             events: VecDeque::new(),
             dropped_events: 0,
-            minute: 0,
-            lines: 0,
-            suppressed: 0,
+            lines: LineShares::default(),
             unverified: ByUser::default(),
         }
     }
 
-    /// Evaluates the edges of a drain at `now` (seconds since the Unix epoch).
-    pub fn update(&mut self, now: f64, closed: &[EdgeId], deltas: &[Delta]) -> Lines {
-        let mut lines = self.turn_minute(now);
+    /// Evaluates the edges of a drain at `now` (seconds since the Unix epoch). `tenant` tells who has
+    /// the owner with this number.
+    pub fn update(
+        &mut self,
+        now: f64,
+        closed: &[EdgeId],
+        deltas: &[Delta],
+        tenant: impl Fn(u32) -> Tenant,
+    ) -> Lines {
+        let mut lines = Lines { suppressed: self.lines.turn(now as u64), ..Lines::default() };
         for edge in closed {
             self.evaluated.remove(edge.0);
         }
@@ -157,17 +171,13 @@ impl Violations {
         for delta in deltas {
             let Some(Violation { between, connections }) = self.evaluate(delta) else { continue };
             if connections > 0 {
-                lines.found.push((between.clone(), connections));
-            }
-            if connections > 0
-                && let Some(event) = self.report(Event::new(now, &between, connections, delta))
-            {
-                if self.lines < LINES_PER_MINUTE {
-                    self.lines += 1;
+                let tenant = tenant(delta.actor());
+                if let Some(event) = self.report(Event::new(now, &between, connections, delta))
+                    && self.lines.admit(tenant)
+                {
                     lines.events.push(event);
-                } else {
-                    self.suppressed += 1;
                 }
+                lines.found.push(Found { between: between.clone(), connections, tenant });
             }
             let is_another = delta.is_another();
             counted.push(Counted {
@@ -269,16 +279,6 @@ impl Violations {
         let event = Arc::new(event);
         self.events.push_back(Arc::clone(&event));
         Some(event)
-    }
-
-    fn turn_minute(&mut self, now: f64) -> Lines {
-        let minute = (now / 60.0) as u64;
-        if minute == self.minute {
-            return Lines::default();
-        }
-        self.minute = minute;
-        self.lines = 0;
-        Lines { suppressed: std::mem::take(&mut self.suppressed), ..Lines::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::convert::{self, EdgeQuery, ToApi};
 use super::stream;
 use super::web::Web;
-use api_types::{Edges, Listeners, OpenApi, Status, Timestamp, WindowChoice};
+use api_types::{Edges, Listeners, OpenApi, Skip, Status, Timestamp, WindowChoice};
 use model::snapshot::{EdgeLabels, Role};
 use telemetry::event_feed::EventFeed;
 use telemetry::process::Process;
@@ -37,6 +37,8 @@ pub struct Api {
     /// How long the last scrape took, in nanoseconds; 0 before the first.
     last_scrape: Arc<AtomicU64>,
     outcomes: Option<Arc<Outcomes>>,
+    /// What `portolan check` is to leave out.
+    check_skip: Arc<[Skip]>,
     /// The path of a proxy, like `/portolan`, or empty.
     external_path: Arc<str>,
     /// The endpoint itself, for its findings.
@@ -188,6 +190,7 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     let snapshot = api.source.fresh().await?;
     let mut status = convert::status(api.exporter.build(), &snapshot);
     status.findings.extend(api.web.iter().flat_map(|web| web.findings()));
+    status.check_skip = api.check_skip.iter().map(Skip::to_string).collect();
     Ok(Json(status))
 }
 
@@ -294,6 +297,7 @@ impl Api {
             source,
             exporter: Arc::new(Exporter::new(build)),
             outcomes: None,
+            check_skip: Arc::default(),
             external_path: "".into(),
             web: None,
             last_scrape: Arc::new(AtomicU64::new(0)),
@@ -332,6 +336,12 @@ impl Api {
     #[must_use]
     pub fn with_outcomes(self, outcomes: Option<Arc<Outcomes>>) -> Self {
         Self { outcomes, ..self }
+    }
+
+    /// The same, with findings that `portolan check` leaves out.
+    #[must_use]
+    pub fn with_check_skip(self, check_skip: &[Skip]) -> Self {
+        Self { check_skip: check_skip.into(), ..self }
     }
 }
 

@@ -9,6 +9,7 @@
 mod aborts;
 mod agent;
 mod backends;
+mod conditions;
 mod conflicts;
 mod connects;
 mod ephemeral;

@@ -12,9 +12,9 @@ use super::labels::Labels;
 use super::otlp::Points;
 use super::{Format, View};
 use super::{
-    aborts, agent, backends, conflicts, connects, ephemeral, events, hooks, idle, latency, ledger,
-    limited, listeners, memory, probes, process, pushes, queues, recovery, reservations, resets,
-    segments, services, sources, traffic, unanswered, unverified,
+    aborts, agent, backends, conditions, conflicts, connects, ephemeral, events, hooks, idle,
+    latency, ledger, limited, listeners, memory, probes, process, pushes, queues, recovery,
+    reservations, resets, segments, services, sources, traffic, unanswered, unverified,
 };
 
 /// One metric.
@@ -76,6 +76,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         conflicts::METRICS,
         events::METRICS,
         ephemeral::METRICS,
+        conditions::METRICS,
         reservations::METRICS,
         services::METRICS,
         sources::METRICS,

@@ -40,7 +40,7 @@ Names that stand for no single service:
 | `none` | no process is known: a socket of the kernel's own, a socket whose process could not be seen when the agent started, or resets without a connection (port 0, one row per network namespace, so that a port scan fills no table) |
 | `unknown` | there is a process, but no source has a name for it (`portolan_unresolved_owners` counts these) |
 
-A series ends when its row expires: after an hour without any change and without an open connection or listener, or after five minutes when the table is more than three quarters full; about twenty seconds after the last change if its tenant has filled the table. If the edge comes back, its counters start at zero. A counter of something that never happened on a row is absent, with three exceptions that start at zero so that ratios have a denominator: `result=\"ok\"`, bytes, retransmits.
+A series ends when its row expires: after an hour without any change and without an open connection or listener, or after five minutes when the table is more than three quarters full; about twenty seconds after the last change if its tenant has filled the table. If the edge comes back, its counters start at zero. A counter of something that never happened on a row is absent, with three exceptions that start at zero so that ratios have a denominator: `result=\"ok\"`, bytes, retransmits. Counters of interfaces and of TCP memory start at zero, too.
 
 ## What a request is
 

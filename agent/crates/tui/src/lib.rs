@@ -49,7 +49,7 @@ Examples:
   portolan top --once -o json | jq -r '.problems[].title'
 
 Rows are edges by default: those with a finding of `portolan check` first, then those where anything
-failed, then the busiest. ✗ is an error, ! a warning, ✓ well, · idle. Keys: ? lists them; Enter
+failed, then the busiest. ✗ is an error, ! a warning, ✓ ok, · idle. Keys: ? lists them; Enter
 opens a row, 1 to 0 are views, / filters, w changes the window, d runs `portolan diagnose` for the
 row, with its probes, q quits.
 
@@ -70,7 +70,7 @@ pub struct TopArgs {
     /// Only rows that meet all terms, like 'server=catalog.js err>0'.
     #[arg(long, value_name = "TERMS", default_value = "")]
     filter: Filter,
-    /// Sort by this field: why (what is not well first), or a field of filters.
+    /// Sort by this field: why (what fails first), or a field of filters.
     #[arg(long, value_name = "FIELD", default_value = "why", value_parser = Sort::named)]
     sort: Sort,
     /// Time that the numbers cover: 10s, 1m, 5m (at most), or start, since the agent started.

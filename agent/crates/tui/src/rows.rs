@@ -16,7 +16,7 @@ use serde::Serialize;
 pub(crate) enum Mark {
     /// Nothing happens.
     Idle,
-    /// All is well.
+    /// Nothing is wrong.
     Ok,
     /// Something is conspicuous.
     Warning,
@@ -75,7 +75,7 @@ pub(crate) struct Fields {
 /// The order of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
-    /// What is not well first, then the busiest.
+    /// What fails first, then the busiest.
     #[default]
     Worst,
     /// Numbers descend.

@@ -82,7 +82,7 @@ impl<K: Kernel> Core<K> {
         let Self { names, owners, listeners, reservations, ports, kernel, .. } = self;
         let bound = drained.bound.as_deref().unwrap_or_default();
         reservations.enforce(now, now_us, names, owners, kernel);
-        let seen = Seen { now, listeners, bound, refused: &ports.refused };
+        let seen = Seen { now, listeners, bound, refused: &ports.refused, owners };
         reservations.update(&seen, |netns, port, owner| match names.published(netns, port.number) {
             // A process that listens on a published port does so for the container.
             Some(container) if port.protocol == Protocol::Tcp => (container, true),

@@ -23,11 +23,12 @@ impl<K: Kernel> Core<K> {
     ) -> EventsView {
         let started = self.started(now_us);
         let conditions = self.conditions(maps, sources);
-        let Self { reported, changes, ports, relate, feed, .. } = self;
+        let Self { reported, changes, ports, relate, feed, owners, .. } = self;
+        let tenant = |owner| owners.tenant(owner);
         reported.begin(now);
         reported.add_changes(started);
-        reported.add_changes(changes.of_edges(&deltas.closed, &deltas.edges));
-        reported.add_edges(&deltas.edges);
+        reported.add_changes(changes.of_edges(&deltas.closed, &deltas.edges, tenant));
+        reported.add_edges(&deltas.edges, tenant);
         reported.add_conflicts(&ports.conflicts.take_grown());
         reported.add_violations(&std::mem::take(&mut relate.violations_found));
         reported.add_conditions(conditions);
@@ -59,7 +60,8 @@ impl<K: Kernel> Core<K> {
                 row.argv.get(..length).hash(&mut hasher);
                 if length == 0 { 0 } else { hasher.finish() }
             });
-            Listener { socket: id(record), service, is_stable, command_line }
+            let tenant = owners.tenant(record.owner);
+            Listener { socket: id(record), service, is_stable, command_line, tenant }
         });
         let listeners: Vec<_> = listener.collect();
         changes.of_services(now_us, &listeners)

@@ -3,6 +3,7 @@
 use super::{Core, Now};
 use crate::pipeline::account::Elsewhere;
 use crate::pipeline::kernel::Kernel;
+use crate::pipeline::labels::namespace_of;
 use crate::pipeline::views;
 use agent_common::drained::Table;
 use loader::drain::Drained;
@@ -50,7 +51,8 @@ impl<K: Kernel> Core<K> {
         let reservations = self.keep(drained, now_us, taken_seconds as u64);
         let state = self.reservations.current();
         let names = (&self.names, &state.registry);
-        let related = self.relate.update(now_us, taken_seconds, &updated.deltas, names);
+        let related =
+            self.relate.update(now_us, taken_seconds, &updated.deltas, names, &self.owners);
         let verified = updated.deltas.edges.iter();
         let verified = verified.filter(|delta| delta.labels.unverified_user.is_none());
         self.traffic.observe(verified);
@@ -61,14 +63,21 @@ impl<K: Kernel> Core<K> {
         self.names.add_dropped_connections(&mut sources);
         sources.extend(self.kernel.reads_dns().then(|| self.names.resolved()));
         let maps = self.kernel.maps(drained);
-        self.full_tables.observe(&maps);
+        self.full_tables.observe(&maps, now_us / 1_000_000);
         self.full_tables.observe_shares(&drained.ledger, now_us / 1_000_000);
         let events = self.report(&updated.deltas, &maps, &sources, taken_seconds, now_us);
-        let Self { names, owners, listeners, .. } = self;
+        let Self { names, owners, listeners, host, conditions, .. } = self;
+        let own = self.ports.own_namespace();
+        let conditions = conditions.update(
+            now_us,
+            || host.conditions(owners.trusted().collect()),
+            |netns| namespace_of(names, owners, netns, own, now_us).name,
+        );
         Snapshot {
             events,
             taken_seconds,
             ports,
+            conditions,
             ephemeral: self.ports.ephemeral_views(names, owners, now_us),
             conflicts: self.ports.conflicts.recent(),
             conflict_totals: self.ports.conflicts.totals(),

@@ -29,9 +29,8 @@ impl<K: Kernel> Core<K> {
             if self.names.is_in_doubt(&row) {
                 self.met_us = self.met_us.max(row.born_us);
             }
-            if row.key.netns != 0 && inhabited.insert(row.key.netns) {
-                self.inhabited_us = self.inhabited_us.max(row.born_us);
-            }
+            let netns = row.key.netns;
+            self.inhabited.meet(netns, row.born_us, inhabited.insert(netns));
             self.owners.insert(index, row);
         }
         if let Some(listeners) = drained.listeners.take() {
@@ -107,7 +106,7 @@ impl<K: Kernel> Core<K> {
 
     /// Whether there are owners in namespaces of which no address is known, or not all may be.
     fn has_unknown_namespaces(&self) -> bool {
-        self.inhabited_us > self.looked_us
+        self.inhabited.since_us() > self.looked_us
             || self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
     }
 
@@ -137,6 +136,7 @@ impl<K: Kernel> Core<K> {
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
         self.surveyed_mounts = survey.mounts;
+        self.inhabited.look(&survey.cookies);
         if let Err(error) = self.kernel.set_delegated(&survey.delegated) {
             tracing::warn!(
                 "who has a cgroup at the first level may take more than a share: {error}"

@@ -9,11 +9,12 @@ use agent_common::attempt::{
 };
 use agent_common::bound::BoundRecord;
 use agent_common::listener::ListenerRecord;
+use agent_common::share::Tenant;
 use hashbrown::HashSet;
 
-use super::Ports;
 use super::candidate::Candidate;
 use super::known::Known;
+use super::{Ports, has_room};
 use crate::pipeline::host::{HeldBy, Host};
 use linux::current_holders::Bound;
 use linux::inspection::Inspection;
@@ -31,6 +32,8 @@ const MAX_HOLDERS: usize = 256;
 pub(super) struct Inspecting {
     pub(super) inspection: Pending<Inspection>,
     pub(super) failures: Vec<Failures>,
+    /// Whose they are.
+    pub(super) tenant: Tenant,
 }
 
 /// A conflict without its holder.
@@ -39,6 +42,8 @@ pub(super) struct Unheld {
     errno: &'static str,
     candidate: Candidate,
     found: Found,
+    /// Whose bind failed.
+    tenant: Tenant,
 }
 
 /// The process of a holder.
@@ -57,10 +62,10 @@ impl Ports {
 
     /// Continues with failures whose namespace was inspected.
     pub(super) fn take_inspections(&mut self, known: &mut Known<'_>, host: &dyn Host) {
-        for Inspecting { inspection, failures } in std::mem::take(&mut self.inspecting) {
+        for Inspecting { inspection, failures, tenant } in std::mem::take(&mut self.inspecting) {
             let seen = match inspection.take() {
                 None => {
-                    self.inspecting.push(Inspecting { inspection, failures });
+                    self.inspecting.push(Inspecting { inspection, failures, tenant });
                     continue;
                 }
                 Some(Ok(seen)) => Some(seen),
@@ -79,7 +84,7 @@ impl Ports {
     /// Completes conflicts whose holder was looked up.
     pub(super) fn take_holders(&mut self, known: &mut Known<'_>) {
         for unheld in std::mem::take(&mut self.unheld) {
-            let Unheld { mut conflict, errno, candidate, found } = unheld;
+            let Unheld { mut conflict, errno, candidate, found, tenant } = unheld;
             let found = match found {
                 Found::Answered(found) => *found,
                 Found::Asked(pending) => match pending.take() {
@@ -88,7 +93,7 @@ impl Ports {
                     Some(Err(_)) => HeldBy { pid: candidate.tgid, ..HeldBy::default() },
                     None => {
                         let found = Found::Asked(pending);
-                        self.unheld.push(Unheld { conflict, errno, candidate, found });
+                        self.unheld.push(Unheld { conflict, errno, candidate, found, tenant });
                         continue;
                     }
                 },
@@ -98,7 +103,7 @@ impl Ports {
                 self.record(conflict, errno);
             } else {
                 let found = Found::Answered(Box::new(found));
-                self.unheld.push(Unheld { conflict, errno, candidate, found });
+                self.unheld.push(Unheld { conflict, errno, candidate, found, tenant });
             }
         }
     }
@@ -163,16 +168,17 @@ impl Ports {
             unverified_user: known.owners.user(failure.key.owner),
         };
         let Some(candidate) = holder.copied() else { return self.record(conflict, errno) };
+        let tenant = known.owners.tenant(failure.key.owner);
         let found = if candidate.is_kernel {
             Found::Answered(Box::default())
-        } else if self.unheld.len() < MAX_HOLDERS {
+        } else if has_room(self.unheld.iter().map(|one| one.tenant), tenant, MAX_HOLDERS) {
             let owner = candidate.owner.and_then(|owner| known.owners.row(owner));
             let bound = Bound::of(candidate.tgid, owner.map(|row| &row.key), candidate.inode);
             Found::Asked(host.holder(bound, conflict.netns))
         } else {
             Found::Answered(Box::new(HeldBy { pid: candidate.tgid, ..HeldBy::default() }))
         };
-        self.unheld.push(Unheld { conflict, errno, candidate, found });
+        self.unheld.push(Unheld { conflict, errno, candidate, found, tenant });
     }
 
     /// Sockets of the namespace with the requested port.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
+use super::super::conditions::Watch;
 use super::super::core::{Core, Now, Parts};
 use super::super::host::Host;
 use super::super::memory::{Keeper, Meter};
@@ -76,6 +77,7 @@ impl Bench {
             sources: Sources::none(),
             reservations: ReservationMonitor::new(self.state.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
+            conditions: Watch::new(self.config.collection_interval),
             keeper: Keeper::new(Meter::default()),
             feed: EventFeed::default(),
         };

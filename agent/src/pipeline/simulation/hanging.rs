@@ -14,6 +14,7 @@ use super::super::host::{HeldBy, Holders, Host, Socket};
 use super::agent::Bench;
 use super::fake::{Fake, World};
 use linux::addresses::Held;
+use linux::conditions::Conditions;
 use linux::current_holders::Bound;
 use linux::existing::Survey;
 use linux::inspection::Inspection;
@@ -56,6 +57,10 @@ impl Host for Hanging {
 
     fn proxy_arguments(&self, tgid: u32) -> Pending<Vec<u8>> {
         self.fake.proxy_arguments(tgid)
+    }
+
+    fn conditions(&self, trusted: Vec<u32>) -> Pending<Conditions> {
+        self.fake.conditions(trusted)
     }
 
     fn probes(&self) -> ProbesView {

@@ -9,7 +9,7 @@ use super::{Edge, edge, edges, end, expect, lacking, net, ours, run, until};
 use crate::agent::Agent;
 
 /// The programs it takes.
-pub(super) const NEEDS: &[&str] = &["dockerd", "docker", "docker-compose", "iptables"];
+pub(super) const NEEDS: &[&str] = &["dockerd", "docker", "docker-compose", "iptables", "busybox"];
 
 /// Three services: `web` queries `db`, and `crawler`, on the host's network, queries `web` through
 /// its published port.

@@ -9,7 +9,7 @@ use super::{edge, expect, lacking, net, run, until};
 use crate::agent::Agent;
 
 /// The programs it takes.
-const NEEDS: &[&str] = &["podman", "runc", "iptables"];
+const NEEDS: &[&str] = &["podman", "runc", "iptables", "busybox", "/usr/lib/cni/bridge"];
 
 /// Podman and its service in a namespace of their own, with all their data in one folder.
 struct Podman {

@@ -16,7 +16,8 @@ use crate::agent::Agent;
 use crate::segments::portolan;
 
 /// The programs it takes.
-pub(super) const NEEDS: &[&str] = &["containerd", "ctr", "runc", "iptables", "sha256sum"];
+pub(super) const NEEDS: &[&str] =
+    &["containerd", "ctr", "runc", "iptables", "sha256sum", "busybox", "/usr/lib/cni/bridge"];
 const CLUSTER_IP: &str = "10.96.0.10";
 pub(super) const NODE: &str = "node-1";
 pub(super) const PODS: &str = "/api/v1/pods";

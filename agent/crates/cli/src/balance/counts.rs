@@ -14,6 +14,9 @@ use super::intent::Intent;
 use crate::human;
 use crate::target::Connection;
 
+/// Fewer failures are chance.
+pub(super) const FAILURES: u64 = 3;
+
 /// Counts of one moment, or between two.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Counts {
@@ -218,6 +221,11 @@ impl Front {
             timed: self.timed.saturating_sub(then.timed),
         }
     }
+}
+
+/// Whether a backend refuses more than it takes, and not by chance.
+pub(super) fn mostly_fail(connections: u64, failed: u64) -> bool {
+    failed >= FAILURES && failed > connections
 }
 
 /// Attempts to connect that succeeded, and those that did not.

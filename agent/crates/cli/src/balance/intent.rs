@@ -251,7 +251,8 @@ impl Intent {
                 backend_idle: Duration::from_secs(4),
                 client_idle: Duration::from_secs(75),
             },
-            timeouts: Timeouts { connect: Duration::from_secs(1), request: Duration::from_mins(1) },
+            // A lost SYN is sent again after one second: below that a connect has no second chance.
+            timeouts: Timeouts { connect: Duration::from_secs(2), request: Duration::from_mins(1) },
             retries: 1,
             limits: Limits::default(),
             tls: None,
@@ -262,7 +263,7 @@ impl Intent {
         }
     }
 
-    /// The backends that get traffic as long as they are well.
+    /// The backends that get traffic as long as they are healthy.
     pub(super) fn primaries(&self) -> impl Iterator<Item = &Backend> {
         self.backends.iter().filter(|backend| !backend.backup)
     }

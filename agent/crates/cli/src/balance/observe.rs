@@ -3,18 +3,16 @@
 //! Pure: answers of the API in, backends and settings with their figures out.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use api_types::{Balance, Edge, Edges, Role, ServiceStatus, Services, Timeouts};
 use notation::duration::text as time;
 
 use super::checked::Address;
+use super::counts::mostly_fail;
 use super::intent::{Algorithm, Backend, Intent, MOST_WEIGHT, Setting};
 use crate::human;
 
-/// So many failed connects, and more than succeeded, keep an endpoint out.
-const FAILURES: u64 = 3;
 /// So many requests without a response, and more than half, do it too.
 const UNANSWERED: u64 = 10;
 /// Below this number a quantile says little.
@@ -36,7 +34,7 @@ pub(super) struct Endpoints {
     pub namespace: String,
     /// Its port.
     pub port: u16,
-    /// Those that are well, by address.
+    /// The healthy ones, by address.
     pub backends: Vec<Backend>,
     /// Why `backends` are those.
     pub reason: String,
@@ -89,7 +87,7 @@ impl Observed {
         let (backends, remarks) = healthy(&tallies);
         if backends.is_empty() {
             return Err(format!(
-                "no endpoint of {full} on port {port} is well: {}; write the backends into a file for --spec",
+                "no endpoint of {full} on port {port} is healthy: {}; write the backends into a file for --spec",
                 remarks.join("; ")
             ));
         }
@@ -108,7 +106,7 @@ impl Observed {
         intent.reasons.insert(Setting::Backends, endpoints.reason.clone());
         intent.remarks.extend(endpoints.remarks.iter().cloned());
         let is_loopback = |backend: &Backend| match &backend.address {
-            Address::Socket(socket) => is_loopback(socket.ip()),
+            Address::Socket(socket) => socket.ip().is_loopback(),
             Address::Name(..) => false,
         };
         if endpoints.backends.iter().any(is_loopback) {
@@ -232,14 +230,14 @@ fn chosen(
     }
 }
 
-/// The endpoints that are well, weighted as declared; and why the others are not among them.
+/// The healthy endpoints, weighted as declared; and why the others are not among them.
 fn healthy(tallies: &BTreeMap<Address, Tally>) -> (Vec<Backend>, Vec<String>) {
     let mut remarks = Vec::new();
-    let mut well = Vec::new();
+    let mut healthy = Vec::new();
     for (address, tally) in tallies {
         let Tally { connections, failed, requests, unanswered, expected, registered } = tally;
         let asked = requests + unanswered;
-        if *failed >= FAILURES && failed > connections {
+        if mostly_fail(*connections, *failed) {
             let all = connections + failed;
             remarks.push(format!("{address} is left out: {failed} of {all} connects failed"));
         } else if *unanswered >= UNANSWERED && unanswered * 2 > asked {
@@ -251,12 +249,12 @@ fn healthy(tallies: &BTreeMap<Address, Tally>) -> (Vec<Backend>, Vec<String>) {
                 let how = if *registered { "registered" } else { "declared" };
                 remarks.push(format!("{address} is {how}; no traffic to it was observed"));
             }
-            well.push((address.clone(), *expected));
+            healthy.push((address.clone(), *expected));
         }
     }
-    let weights = weights(&well.iter().map(|(_, expected)| *expected).collect::<Vec<_>>());
+    let weights = weights(&healthy.iter().map(|(_, expected)| *expected).collect::<Vec<_>>());
     let backend = |((address, _), weight)| Backend { address, weight, backup: false };
-    (well.into_iter().zip(weights).map(backend).collect(), remarks)
+    (healthy.into_iter().zip(weights).map(backend).collect(), remarks)
 }
 
 /// Small whole numbers in the proportion of these shares; without a share the weight is 1.
@@ -331,10 +329,6 @@ fn connect_times(edges: &[&Edge], span: &str, intent: &mut Intent) {
         human::counted(count, "connect")
     );
     intent.reasons.insert(Setting::Connect, reason);
-}
-
-fn is_loopback(address: IpAddr) -> bool {
-    address.is_loopback()
 }
 
 /// Down to a multiple of `step` seconds, and at least one step.

@@ -56,7 +56,7 @@ backend_idle = "4s"            # shorter than the backends keep them
 client_idle = "75s"            # longer than the clients keep them
 
 [timeouts]
-connect = "1s"
+connect = "2s"                 # 2s at least: a lost SYN is sent again after 1s
 request = "60s"
 
 [limits]                       # circuit breaking, for each backend

@@ -7,11 +7,9 @@ use anyhow::Context as _;
 use api_types::{Backend, Balance, BalanceGroup, Edge, Edges, Role};
 use serde::Serialize;
 
+use super::counts::{FAILURES, mostly_fail};
 use super::spread::{self, SpreadArgs};
 use crate::{Outcome, Output, human, print, window};
-
-/// So many failed connects or missing responses are not chance.
-const FAILURES: u64 = 3;
 
 /// A backend of a group, judged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -46,7 +44,7 @@ pub(super) fn run(arguments: &SpreadArgs) -> anyhow::Result<Outcome> {
         }
         Output::Text => {
             let mut text = spread::text(&balance, *window, !services.is_empty());
-            text.push_str(&listed("Backends that are not well", &unwell(&health)));
+            text.push_str(&listed("Unhealthy backends", &unhealthy(&health)));
             text.push_str(&listed("Single points of failure", &single_points));
             print(&text)?;
         }
@@ -66,7 +64,7 @@ fn listed(title: &str, lines: &[String]) -> String {
     text
 }
 
-fn unwell(health: &[Health]) -> Vec<String> {
+fn unhealthy(health: &[Health]) -> Vec<String> {
     let line = |one: &Health| {
         let reason = one.reason.as_deref().unwrap_or(one.state);
         format!("{} of {}, from {}: {reason}", one.backend, one.server, one.client)
@@ -81,7 +79,7 @@ fn judged(group: &BalanceGroup) -> Vec<Health> {
     let health = |backend: &Backend| {
         let Backend { connections, failed, requests, unanswered, .. } = backend;
         let (attempts, asked) = (connections + failed, requests + unanswered);
-        let (state, reason) = if *failed >= FAILURES && failed > connections {
+        let (state, reason) = if mostly_fail(*connections, *failed) {
             ("failing", Some(format!("{failed} of {attempts} connects failed")))
         } else if *unanswered >= FAILURES && unanswered * 2 > asked {
             ("failing", Some(format!("{unanswered} of {asked} requests had no response")))
@@ -217,7 +215,7 @@ mod tests {
         let states: Vec<_> = health.iter().map(|one| one.state).collect();
         assert_eq!(states, ["ok", "failing", "idle", "degraded"]);
         assert_eq!(
-            unwell(&health),
+            unhealthy(&health),
             [
                 "b:1 of api:5432, from nginx: 9 of 10 connects failed",
                 "d:1 of api:5432, from nginx: 1 of 10 connects failed, 0 of 0 requests had no response",

@@ -250,7 +250,7 @@ fn judge<'a>(address: SocketAddr, sent: Sent, counts: &'a Counts, intent: &Inten
     let others = front.saturating_sub(u64::from(answered));
     let off = backends
         .iter()
-        .find(|one| one.expected_share.is_some_and(|due| (one.share - due).abs() > TOLERANCE));
+        .find(|one| one.expected_share.is_some_and(|share| (one.share - share).abs() > TOLERANCE));
     let (verdict, reason) = if sent.failed > 0 || sent.server_errors > 0 {
         let what = format!(
             "{} of {} requests failed: {} without a response, {} with a status of 500 or above",
@@ -295,8 +295,8 @@ fn text(answer: &Answer<'_>) -> String {
             one.received,
             human::percent(one.share)
         );
-        if let Some(due) = one.expected_share {
-            let _ = write!(text, "  expected {}", human::percent(due));
+        if let Some(share) = one.expected_share {
+            let _ = write!(text, "  expected {}", human::percent(share));
         }
         for (count, what) in
             [(one.failed_connects, "failed connects"), (one.unanswered, "unanswered")]

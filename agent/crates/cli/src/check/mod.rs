@@ -24,7 +24,7 @@ mod since;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use api_types::{Severity, WindowChoice};
+use api_types::{Severity, Skip, WindowChoice};
 use clap::{Args, ValueEnum};
 use client::Class;
 use notation::FullName;
@@ -33,7 +33,7 @@ use self::dns::Resolver;
 use self::format::Format;
 use self::network::{Reading, Seen};
 use self::probe::Probed;
-use self::report::{Baseline, Checks, Report, Skip};
+use self::report::{Baseline, Checks, Report};
 use self::section::Section;
 use super::target::Connection;
 use super::{Outcome, human, known, print, watch, window};
@@ -258,6 +258,9 @@ impl CheckArgs {
         }
         checks.keep(&self.sections());
         checks.leave_out(&self.skip);
+        if let Some(answers) = &answers {
+            checks.leave_out_configured(&answers.status.check_skip);
+        }
         let known = checks.leave_known(baseline);
         let (findings, passed, skipped, summary) = checks.finish(known);
         let report = Report {
@@ -282,6 +285,7 @@ pub fn findings(answers: &Answers) -> Vec<Found> {
     let mut checks = Checks::default();
     of_agent(answers, None, false, &mut checks);
     causes::link(&mut checks.found);
+    checks.leave_out_configured(&answers.status.check_skip);
     let mut found = checks.found;
     found.sort_by_key(|one| {
         (std::cmp::Reverse(one.finding.severity), Section::of(&one.finding.code))

@@ -67,3 +67,6 @@ impl Seen {
 fn namespaces(n: usize) -> String {
     human::counted(n as u64, "network namespace")
 }
+
+#[cfg(test)]
+mod tests;

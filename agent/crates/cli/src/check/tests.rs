@@ -45,7 +45,7 @@ fn answers() -> Answers {
 }
 
 /// The same without any fault: prod/shop calls postgres.
-fn healthy() -> Answers {
+pub(super) fn healthy() -> Answers {
     let mut answers = answers();
     answers.status.findings.clear();
     answers.status.ledger.iter_mut().for_each(|one| one.lost.clear());
@@ -100,12 +100,17 @@ fn calm(edge: Edge) -> Edge {
 }
 
 /// The edge prod/shop → postgres:5432.
-fn edge(answers: &mut Answers) -> &mut Edge {
+pub(super) fn edge(answers: &mut Answers) -> &mut Edge {
     answers.edges.edges.iter_mut().find(|edge| edge.client == "shop").expect("the edge")
 }
 
 fn judged(answers: Answers, line: &str) -> Done {
-    let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None, probed: None };
+    judged_with(answers, None, line)
+}
+
+/// The same with what was read of network namespaces.
+pub(super) fn judged_with(answers: Answers, seen: Option<Seen>, line: &str) -> Done {
+    let gathered = Gathered { answers: Ok(answers), seen, resolver: None, probed: None };
     let mut done = arguments(line).judge(gathered, &Baseline::default()).expect("a report");
     done.report.host = "shop-01".to_owned();
     done
@@ -320,6 +325,23 @@ fn sections_services_and_skips_choose_what_is_shown() {
     let refused = arguments("--service postgers").judge(gathered, &Baseline::default());
     let error = refused.err().expect("no such service").to_string();
     assert_eq!(error, "no service is named postgers; did you mean postgres?");
+}
+
+#[test]
+fn what_the_configuration_knows_is_no_finding_and_is_said_to_be_left_out() {
+    let mut known = answers();
+    known.status.check_skip = vec!["PO301=prod/shop*".to_owned()];
+    let is_conflict = |one: &Finding| one.code == "PO301";
+    let before = judged(answers(), "").report;
+    let after = judged(known.clone(), "").report;
+    assert!(before.findings.iter().any(is_conflict));
+    assert!(!after.findings.iter().any(is_conflict));
+    let reason = "left out by check.skip of the agent's configuration";
+    assert!(after.skipped.iter().any(|one| one.section == Section::Ports && one.reason == reason));
+    // A report about another section has nothing to say of it.
+    let other = judged(known.clone(), "--only dns").report;
+    assert!(other.skipped.iter().all(|one| one.reason != reason));
+    assert!(!findings(&known).iter().any(|one| is_conflict(&one.finding)));
 }
 
 #[test]

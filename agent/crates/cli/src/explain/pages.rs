@@ -41,9 +41,11 @@ runbooks![
     "PortolanConnectionsNotClosed",
     "PortolanConnectionsRefused",
     "PortolanConnectionsTimingOut",
+    "PortolanConntrackNearlyFull",
     "PortolanCoverageLow",
     "PortolanEventsLost",
     "PortolanHookMissing",
+    "PortolanInterfaceDrops",
     "PortolanKeepaliveMismatch",
     "PortolanKeepaliveMismatchAhead",
     "PortolanLatencyAgainstLastWeek",
@@ -62,6 +64,7 @@ runbooks![
     "PortolanRetransmitsHigh",
     "PortolanSegmentViolation",
     "PortolanServiceSilent",
+    "PortolanTcpMemoryPressure",
     "PortolanUnevenBalance",
 ];
 

@@ -4,6 +4,9 @@
 //! nothing. What a format cannot express is said in the file and on standard error, never guessed.
 
 mod answer;
+mod calico;
+mod cilium;
+mod compose;
 #[cfg(test)]
 mod fixture;
 mod kubernetes;
@@ -12,6 +15,7 @@ pub(crate) mod observed;
 mod selectors;
 pub(crate) mod suggest;
 mod verdict;
+mod workloads;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -36,6 +40,8 @@ Examples:
   portolan policy generate --for nftables > policy.nft
   portolan policy generate --for nftables --service shop/db --dns 10.0.0.53
   portolan policy generate --for kubernetes --label app > policy.yaml
+  portolan policy generate --for cilium > policy.yaml
+  portolan policy generate --for docker-compose --project shop > compose.policy.yaml
   portolan policy test policy.nft --window 24h --exit-code
   portolan policy test deploy/networkpolicies.yaml
   portolan policy flows > node7.json              the flows of this agent, to be merged elsewhere
@@ -91,13 +97,16 @@ struct GenerateArgs {
     system: System,
     #[command(flatten)]
     scope: Scope,
-    /// Label that selects the pods of a workload, for kubernetes; may be repeated, the first that a
-    /// workload has is used [default: app.kubernetes.io/name, app, k8s-app].
+    /// Label that selects the pods of a workload, for kubernetes, cilium and calico; may be repeated,
+    /// the first that a workload has is used [default: app.kubernetes.io/name, app, k8s-app].
     #[arg(long = "label", value_name = "KEY", value_delimiter = ',')]
     labels: Vec<String>,
     /// DNS server to allow, for nftables; may be repeated [default: every server].
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     dns: Vec<IpAddr>,
+    /// Project, for docker-compose, if services of several were observed.
+    #[arg(long, value_name = "NAME")]
+    project: Option<String>,
     #[command(flatten)]
     connection: super::target::Connection,
 }
@@ -125,6 +134,12 @@ struct FlowsArgs {
 enum System {
     /// NetworkPolicies (networking.k8s.io/v1).
     Kubernetes,
+    /// CiliumNetworkPolicies (cilium.io/v2): clients from outside and servers by name, too.
+    Cilium,
+    /// NetworkPolicies of Calico (projectcalico.org/v3).
+    Calico,
+    /// Networks for the services of a project, as a second file for `docker compose -f`.
+    DockerCompose,
     /// A table for `nft --file`.
     Nftables,
 }
@@ -150,13 +165,16 @@ pub(super) fn run(arguments: &PolicyArgs, segments: SegmentFile) -> anyhow::Resu
 }
 
 fn generate(arguments: &GenerateArgs) -> anyhow::Result<()> {
-    let GenerateArgs { system, scope, labels, dns, connection } = arguments;
+    let GenerateArgs { system, scope, labels, dns, project, connection } = arguments;
     let observed = scope.observed(connection)?;
     if observed.edges.is_empty() {
         bail!("no edge was observed in this window; a policy from nothing would deny everything");
     }
     let (text, missing) = match system {
         System::Kubernetes => kubernetes::text(&observed, labels),
+        System::Cilium => cilium::text(&observed, labels),
+        System::Calico => calico::text(&observed, labels),
+        System::DockerCompose => compose::text(&observed, project.as_deref())?,
         System::Nftables => {
             let dns: BTreeSet<IpAddr> = dns.iter().map(IpAddr::to_canonical).collect();
             nftables::text(&observed, &dns)

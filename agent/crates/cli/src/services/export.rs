@@ -9,7 +9,7 @@ use api_types::{DiscoveryResponse, Endpoints, ServiceEndpoint, TargetGroups};
 use clap::{Args, ValueEnum};
 use notation::FullName;
 
-use crate::quote::comment;
+use crate::quote::{comment, is_dns_label};
 use crate::table::{self, Column};
 use crate::target::{Connection, Target};
 use crate::{Output, human, print, window};
@@ -146,17 +146,9 @@ fn hosts(answer: &Endpoints) -> String {
 fn host_name(namespace: &str, name: &str) -> Option<String> {
     let whole = if namespace.is_empty() { name.to_owned() } else { format!("{name}.{namespace}") };
     let whole = whole.to_ascii_lowercase();
-    let is_part = |part: &str| {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        !part.is_empty()
-            && part.len() <= 63
-            && part.chars().all(|c| plain(c) || c == '-')
-            && part.starts_with(plain)
-            && part.ends_with(plain)
-    };
     let is_own = whole == "localhost" || whole.starts_with("localhost.");
     let is_name = whole.len() <= 253
-        && whole.split('.').all(is_part)
+        && whole.split('.').all(is_dns_label)
         && whole.chars().any(|c| c.is_ascii_lowercase())
         && !is_own;
     is_name.then_some(whole)

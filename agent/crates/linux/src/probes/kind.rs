@@ -19,6 +19,8 @@ pub enum Kind {
     ListenDrops,
     /// Sockets of a namespace in which a bind failed.
     NamespaceSockets,
+    /// Every network namespace: connection tracking, interfaces, memory of TCP.
+    NetworkConditions,
     /// Executable and arguments of a process.
     Process,
     /// The process that holds a socket.
@@ -42,7 +44,7 @@ pub enum Outcome {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Addresses,
         Self::Cgroup,
         Self::ConnectErrno,
@@ -50,6 +52,7 @@ impl Kind {
         Self::FreePorts,
         Self::ListenDrops,
         Self::NamespaceSockets,
+        Self::NetworkConditions,
         Self::Process,
         Self::SocketHolder,
     ];
@@ -64,6 +67,7 @@ impl Kind {
             Self::FreePorts => "free_ports",
             Self::ListenDrops => "listen_drops",
             Self::NamespaceSockets => "namespace_sockets",
+            Self::NetworkConditions => "network_conditions",
             Self::Process => "process",
             Self::SocketHolder => "socket_holder",
         }
@@ -72,7 +76,7 @@ impl Kind {
     /// The deadline, including the time in the queue.
     pub(super) const fn deadline(self) -> Duration {
         match self {
-            Self::Addresses | Self::Conntrack => Duration::from_secs(10),
+            Self::Addresses | Self::Conntrack | Self::NetworkConditions => Duration::from_secs(10),
             Self::FreePorts => Duration::from_secs(4),
             _ => Duration::from_secs(2),
         }
@@ -80,7 +84,7 @@ impl Kind {
 
     /// Whether the answer improves a snapshot.
     pub(super) const fn is_for_snapshots(self) -> bool {
-        !matches!(self, Self::Conntrack | Self::FreePorts)
+        !matches!(self, Self::Conntrack | Self::FreePorts | Self::NetworkConditions)
     }
 }
 

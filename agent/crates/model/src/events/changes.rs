@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use agent_common::address::{self, INTERNET, UNSPECIFIED};
 use agent_common::edge::ROLE_CLIENT;
+use agent_common::share::Tenant;
 use hashbrown::HashMap;
 
 use super::{Kind, What, is_shown};
@@ -38,6 +39,8 @@ pub struct Listener {
     pub is_stable: bool,
     /// A hash of the command line of its process; 0 if unknown.
     pub command_line: u64,
+    /// Who has it.
+    pub tenant: Tenant,
 }
 
 /// Cookie, network namespace and port of a socket.
@@ -64,6 +67,7 @@ pub struct Changes {
 struct Socket {
     service: Service,
     command_line: u64,
+    tenant: Tenant,
 }
 
 /// Command lines of a service that ended.
@@ -72,6 +76,7 @@ struct Ended(BTreeSet<u64>);
 struct Edge {
     labels: Arc<EdgeLabels>,
     backend: Option<SocketAddr>,
+    tenant: Tenant,
 }
 
 type Pair = (ServiceName, ServiceName, u16);
@@ -80,6 +85,7 @@ type Pair = (ServiceName, ServiceName, u16);
 #[derive(Default)]
 struct OfService {
     service: Option<Service>,
+    tenant: Option<Tenant>,
     /// Command lines of sockets that were there before.
     before: BTreeSet<u64>,
     /// And of those that are new.
@@ -118,11 +124,12 @@ impl Changes {
             }
             let of = services.entry(ServiceName::from(&socket.service)).or_default();
             of.service.get_or_insert_with(|| socket.service.clone());
+            of.tenant.get_or_insert(socket.tenant);
             of.before.insert(socket.command_line);
             of.stays |= now.is_some();
             now.is_some()
         });
-        for Listener { socket, service, is_stable, command_line } in listeners {
+        for Listener { socket, service, is_stable, command_line, tenant } in listeners {
             let is_followed = self.sockets.contains_key(socket);
             let is_silent = self.named_us.is_none();
             if is_followed || self.sockets.len() >= MOST_LISTENERS || !(*is_stable || is_silent) {
@@ -131,10 +138,11 @@ impl Changes {
             if !is_silent {
                 let of = services.entry(ServiceName::from(service)).or_default();
                 of.service.get_or_insert_with(|| service.clone());
+                of.tenant.get_or_insert(*tenant);
                 of.started.insert(*command_line);
             }
-            let (service, command_line) = (service.clone(), *command_line);
-            self.sockets.insert(*socket, Socket { service, command_line });
+            let (service, command_line, tenant) = (service.clone(), *command_line, *tenant);
+            self.sockets.insert(*socket, Socket { service, command_line, tenant });
         }
         self.named_us = Some(now_us);
         self.awaits_names = listeners.iter().any(|listener| !listener.is_stable);
@@ -148,13 +156,17 @@ impl Changes {
 
     /// What a change of all of its sockets says of a service.
     fn change(&mut self, name: ServiceName, of: OfService) -> Option<What> {
-        let OfService { service, before, started, stays: _ } = of;
+        let OfService { service, tenant, before, started, stays: _ } = of;
         let service = service?;
+        let what = |cause, service, text| What {
+            tenant,
+            ..What::of_service(Kind::Service, cause, service, text)
+        };
         if started.is_empty() {
             if self.ended.len() < MOST_ENDED || self.ended.contains_key(&name) {
                 self.ended.insert(name, Ended(before));
             }
-            return Some(What::of_service(Kind::Service, "service_stopped", service, "stopped"));
+            return Some(what("service_stopped", service, "stopped"));
         }
         let was_there = !before.is_empty();
         let before = if was_there {
@@ -169,11 +181,17 @@ impl Changes {
             (true, false) => ("service_restarted", "restarted"),
             (false, false) => ("service_started", "started"),
         };
-        Some(What::of_service(Kind::Service, cause, service, text))
+        Some(what(cause, service, text))
     }
 
-    /// Takes in edges that are gone and edges with news; returns what changed.
-    pub fn of_edges(&mut self, closed: &[EdgeId], deltas: &[Delta]) -> Vec<What> {
+    /// Takes in edges that are gone and edges with news; returns what changed. `tenant` tells who has
+    /// the owner with this number.
+    pub fn of_edges(
+        &mut self,
+        closed: &[EdgeId],
+        deltas: &[Delta],
+        tenant: impl Fn(u32) -> Tenant,
+    ) -> Vec<What> {
         let mut changes = Vec::new();
         for id in closed {
             if let Some(edge) = self.edges.remove(id) {
@@ -191,7 +209,8 @@ impl Changes {
             if known.is_some_and(|edge| Arc::ptr_eq(&edge.labels, &delta.labels)) {
                 continue;
             }
-            let edge = Edge { labels: Arc::clone(&delta.labels), backend: backend(delta) };
+            let (labels, tenant) = (Arc::clone(&delta.labels), tenant(delta.actor()));
+            let edge = Edge { labels, backend: backend(delta), tenant };
             let is_earlier = !self.has_edges || total.preexisting > 0;
             match self.edges.remove(&delta.id) {
                 None => self.enter(&edge, (!is_earlier).then_some(&mut changes)),
@@ -225,7 +244,7 @@ impl Changes {
             changes.push(of_backend(edge, "backend_added", &format!("{address} is new")));
         }
         if is_first {
-            changes.push(of_edge(labels, "edge_first_seen", "first seen"));
+            changes.push(of_edge(edge, "edge_first_seen", "first seen"));
         }
     }
 
@@ -248,7 +267,7 @@ impl Changes {
             changes.push(of_backend(edge, "backend_removed", &text));
         }
         if is_last {
-            changes.push(of_edge(labels, "edge_last_seen", "no longer used"));
+            changes.push(of_edge(edge, "edge_last_seen", "no longer used"));
         }
     }
 }
@@ -288,12 +307,15 @@ fn backend(delta: &Delta) -> Option<SocketAddr> {
 }
 
 fn of_backend(edge: &Edge, cause: &'static str, text: &str) -> What {
-    let labels = &edge.labels;
-    let port = Some(labels.port);
-    What { port, ..What::of_service(Kind::Backend, cause, labels.server.clone(), text) }
+    let Edge { labels, backend: _, tenant } = edge;
+    let (port, tenant) = (Some(labels.port), Some(*tenant));
+    let of_service = What::of_service(Kind::Backend, cause, labels.server.clone(), text);
+    What { port, tenant, ..of_service }
 }
 
-fn of_edge(labels: &EdgeLabels, cause: &'static str, text: &str) -> What {
+fn of_edge(edge: &Edge, cause: &'static str, text: &str) -> What {
+    let Edge { labels, backend: _, tenant } = edge;
     let (client, port) = (Some(labels.client.clone()), Some(labels.port));
-    What { client, port, ..What::of_service(Kind::Edge, cause, labels.server.clone(), text) }
+    let of_service = What::of_service(Kind::Edge, cause, labels.server.clone(), text);
+    What { client, port, tenant: Some(*tenant), ..of_service }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use agent_common::share::Tenant;
+
 use crate::relations::ServiceName;
 use crate::service::Service;
 use crate::snapshot::Role;
@@ -70,6 +72,8 @@ pub struct What {
     pub role: Option<Role>,
     /// The verdict in words.
     pub text: Arc<str>,
+    /// Who caused it, and whose share of events it counts against; `None`: the agent's own.
+    pub tenant: Option<Tenant>,
 }
 
 /// A problem of the agent that lasts.
@@ -87,13 +91,10 @@ pub struct Condition {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) cause: &'static str,
-    services: [Option<ServiceName>; 3],
+    pub(super) services: [Option<ServiceName>; 3],
     port: Option<u16>,
     role: Option<Role>,
 }
-
-/// A cause, and a client or all.
-pub(super) type Crowd = (&'static str, Option<ServiceName>);
 
 // === impl Kind ===
 
@@ -163,6 +164,7 @@ impl What {
             port: None,
             role: None,
             text: text.into(),
+            tenant: None,
         }
     }
 
@@ -172,19 +174,8 @@ impl What {
     }
 
     pub(super) fn key(&self) -> Key {
-        let Self { kind: _, cause, client, server, holder, port, role, text: _ } = self;
+        let Self { kind: _, cause, client, server, holder, port, role, text: _, tenant: _ } = self;
         let services = [client, server, holder].map(|it| it.as_ref().map(ServiceName::from));
         Key { cause, services, port: *port, role: *role }
-    }
-}
-
-// === impl Key ===
-
-impl Key {
-    /// Where it counts.
-    pub(super) fn crowds(&self) -> impl Iterator<Item = Crowd> {
-        let [client, ..] = &self.services;
-        let of_client = client.as_ref().map(|client| (self.cause, Some(client.clone())));
-        std::iter::once((self.cause, None)).chain(of_client)
     }
 }

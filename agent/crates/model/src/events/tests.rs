@@ -6,6 +6,7 @@ use agent_common::drained::{Edge, Table};
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeKey, ROLE_CLIENT};
 use agent_common::wire::Wire as _;
 
+use super::crowds::MOST_OF_TENANT;
 use super::*;
 use crate::reclaim::Room;
 use crate::service::Source;
@@ -66,8 +67,10 @@ impl World {
         });
         self.events.begin(STARTED + self.now as f64);
         let deltas = &updated.deltas;
-        self.events.add_changes(self.changes.of_edges(&deltas.closed, &deltas.edges));
-        self.events.add_edges(&deltas.edges);
+        let nobody = |_| Tenant::OTHERS;
+        let changes = self.changes.of_edges(&deltas.closed, &deltas.edges, nobody);
+        self.events.add_changes(changes);
+        self.events.add_edges(&deltas.edges, nobody);
         let shown = self.events.finish();
         shown.iter().map(|event| (event.what.cause, event.count)).collect()
     }
@@ -249,7 +252,8 @@ fn a_condition_is_an_event_when_it_begins() {
 
 fn listener(cookie: u64, name: &str, command_line: u64) -> Listener {
     let service = Service::new(name, Source::Process);
-    Listener { socket: (cookie, 1, 80), service, is_stable: true, command_line }
+    let tenant = Tenant::OTHERS;
+    Listener { socket: (cookie, 1, 80), service, is_stable: true, command_line, tenant }
 }
 
 #[test]
@@ -363,4 +367,56 @@ fn a_scan_is_a_hundred_events_of_its_client_and_one_for_the_rest() {
     events.begin(STARTED + 100.0);
     events.finish();
     assert!(events.crowds.is_empty() && events.open.is_empty());
+}
+
+#[test]
+fn a_tenant_whose_programs_have_many_names_leaves_others_their_events() {
+    let mut events = Events::new(0, STARTED);
+    events.begin(STARTED + 1.0);
+    let fail = |events: &mut Events, cgroup, client: &str, server: &str| {
+        let client = Some(Service::new(client, Source::Process));
+        let tenant = Some(Tenant { cgroup, origin: 1 });
+        events.add_changes(vec![What { client, tenant, ..what("connect_refused", server) }]);
+    };
+    for client in 0..100 {
+        for server in 0..50 {
+            fail(&mut events, 1, &format!("c{client}"), &format!("s{server}"));
+        }
+    }
+    fail(&mut events, 2, "shop", "db");
+    let shown = events.finish();
+    assert_eq!(shown.len() as u32, MOST_OF_TENANT + 2);
+    let rest = shown.iter().find(|event| event.what.client.is_none()).expect("the others");
+    assert_eq!(rest.count, 5000 - u64::from(MOST_OF_TENANT));
+    let last = &shown.last().expect("an event").what;
+    let name = |service: &Option<Service>| service.as_ref().map(|it| it.name.to_string());
+    assert_eq!((name(&last.client), name(&last.server)), (Some("shop".into()), Some("db".into())));
+    // After a minute there is room again.
+    events.begin(STARTED + 100.0);
+    events.finish();
+    assert!(events.crowds.is_empty() && events.open.is_empty());
+}
+
+#[test]
+fn what_displaces_an_event_is_one_of_its_tenant_that_has_more_of_them() {
+    let mut events = Events::new(0, STARTED);
+    let fail = |events: &mut Events, cgroup, server: &str| {
+        let tenant = Some(Tenant { cgroup, origin: 1 });
+        events.add_changes(vec![What { tenant, ..what("connect_refused", server) }]);
+    };
+    events.begin(STARTED);
+    fail(&mut events, 2, "db");
+    for n in 0..MOST + 500 {
+        // Each hundred ends before the next.
+        events.begin(STARTED + 100.0 + (n / 100) as f64 * 100.0);
+        if n % 100 == 0 {
+            events.finish();
+        }
+        fail(&mut events, 1, &format!("s{n}"));
+    }
+    let view = events.view();
+    assert_eq!((view.ring.len(), view.overwritten), (MOST, 501));
+    let servers = view.ring.after(0, |_| true);
+    let name = |at: usize| servers[at].what.server.as_ref().map(|it| it.name.to_string());
+    assert_eq!((name(0), name(1)), (Some("db".into()), Some("s501".into())));
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::attributed::ENDED_SECONDS;
 use crate::delta::Stage;
 use crate::fixture::declarations;
+use crate::line_shares::LINES_OF_A_TENANT;
 use crate::reclaim::Room;
 use crate::service::{Entity, Service, Source};
 use crate::slot::Naming;
@@ -38,6 +39,11 @@ fn labels(client: &str, server: &str) -> Arc<EdgeLabels> {
     Arc::new(EdgeLabels::new(client, server, 5432, Role::Client))
 }
 
+/// Owners have a tenant each.
+fn tenant(owner: u32) -> Tenant {
+    Tenant { cgroup: owner.into(), origin: 1 }
+}
+
 /// Violations, the time, who the clients are, and the stage before.
 struct World(Violations, f64, u64, Stage);
 
@@ -55,7 +61,7 @@ impl World {
         let client = Entity(self.2);
         let name = |_: &Edge| Naming { client, ..EdgeLabels::clone(labels).into() };
         let deltas = self.3.take(self.1 as u64, edges, Room::of(1000), name);
-        self.0.update(self.1, &deltas.closed, &deltas.edges)
+        self.0.update(self.1, &deltas.closed, &deltas.edges, tenant)
     }
 
     fn total(&self) -> u64 {
@@ -167,17 +173,22 @@ fn a_slot_used_again_goes_on_in_the_row_of_its_names() {
 }
 
 #[test]
-fn the_log_gets_a_few_events_a_minute_and_the_number_of_others() {
+fn the_log_gets_a_few_events_of_each_client_a_minute_and_the_number_of_others() {
     let mut world = World::new();
-    let many: Vec<Edge> =
+    let mut many: Vec<Edge> =
         (4..400).map(|slot| edge(slot, ROLE_CLIENT, "172.20.0.2", "172.22.0.2", 1)).collect();
+    // The last one is another client's.
+    many.last_mut().expect("an edge").key.owner = 2;
     world.1 = 60e6;
     world.drain(&many, &labels("web", "db"));
     let lines = world.drain(&many, &labels("web", "db"));
-    assert_eq!(lines.events.len() as u64, LINES_PER_MINUTE);
+    let clients: Vec<u32> =
+        lines.events.iter().map(|event| event.edge.expect("an edge").0).collect();
+    assert_eq!(clients.len() as u64, LINES_OF_A_TENANT + 1);
+    assert_eq!(clients.last(), Some(&EdgeId::of(many.last().expect("an edge")).0));
     world.1 += 60.0;
     let lines = world.drain(&many, &labels("web", "db"));
-    assert_eq!(lines.suppressed, 396 - LINES_PER_MINUTE);
+    assert_eq!(lines.suppressed, 396 - LINES_OF_A_TENANT - 1);
     let view = world.0.view();
     assert_eq!((view.events.len() as u64 + view.dropped_events), 396);
     assert_eq!(world.total(), 396);

@@ -118,7 +118,8 @@ impl ToApi for events::Event {
 
     fn to_api(&self) -> Event {
         let Self { id, cursor, first_seconds, last_seconds, count, what } = self;
-        let events::What { kind, cause, client, server, holder, port, role, text } = what;
+        let events::What { kind, cause, client, server, holder, port, role, text, tenant: _ } =
+            what;
         let service = |service: &Option<Service>| service.as_ref().map(ToApi::to_api);
         Event {
             id: *id,

@@ -11,6 +11,7 @@ mod reservations;
 mod services;
 mod status;
 mod timeouts;
+mod waits;
 
 use api_types::Timestamp;
 use model::service::Service;

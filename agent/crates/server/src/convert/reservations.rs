@@ -41,7 +41,8 @@ pub fn reservations(snapshot: &Snapshot) -> Reservations {
 }
 
 fn breach(breach: &breaches::Breach) -> Option<Breach> {
-    let breaches::Breach { at, netns, key: BreachKey { port, owner, offender, action } } = breach;
+    let breaches::Breach { at, netns, owner: _, key } = breach;
+    let BreachKey { port, owner, offender, action } = key;
     let port = (*port)?;
     let (did, severity) = match action {
         Action::Audited => ("has", Severity::Warning),

@@ -29,6 +29,7 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         drain_seconds,
         ports: _,
         ephemeral: _,
+        conditions: _,
         conflicts: _,
         conflict_totals: _,
         unverified_conflicts: _,
@@ -69,6 +70,8 @@ pub fn status(build: &Build, snapshot: &Snapshot) -> Status {
         preexisting_sockets: *preexisting_sockets,
         collections: *drains,
         collection_seconds: *drain_seconds,
+        // The route adds what is configured.
+        check_skip: Vec::new(),
     }
 }
 

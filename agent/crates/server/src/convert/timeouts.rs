@@ -7,30 +7,32 @@ use api_types::{
 };
 use model::full_name::FullName;
 use model::recent::WindowRow;
+use model::service::Service;
 use model::snapshot::Snapshot;
 use model::timeouts;
 
 use super::ToApi;
 use super::edges::rows;
+use super::waits;
 
 /// The response for the edges of `snapshot` with one of `services` at either end, or for all.
 pub fn timeouts(snapshot: &Snapshot, window: WindowChoice, services: &[String]) -> Timeouts {
     let (rows, seconds) = rows(snapshot, window);
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
-    let is_wanted = |row: &&WindowRow| {
-        let ends = [&row.labels.client, &row.labels.server];
+    let is_named = |end: &Service| {
+        let full = FullName::from(end).to_string();
         services.is_empty()
-            || ends.iter().any(|end| {
-                let full = FullName::from(*end).to_string();
-                services.iter().any(|wanted| **wanted == *end.name || *wanted == full)
-            })
+            || services.iter().any(|wanted| **wanted == *end.name || *wanted == full)
     };
+    let is_wanted =
+        |row: &&WindowRow| [&row.labels.client, &row.labels.server].into_iter().any(is_named);
     // Each connection once; what users can have made up alerts nobody.
     let counts = |row: &&WindowRow| !row.is_other_side && row.labels.unverified_user.is_none();
     Timeouts {
         timestamp,
         window: Window::before(timestamp, seconds),
         edges: rows.iter().filter(counts).filter(is_wanted).filter_map(edge).collect(),
+        waits: waits::waits(&rows, is_named),
     }
 }
 

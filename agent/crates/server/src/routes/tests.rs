@@ -593,3 +593,13 @@ async fn history_is_of_the_edges_or_services_that_were_asked_for() {
         assert!(body.contains(said), "{query}: {body}");
     }
 }
+
+#[tokio::test]
+async fn the_status_has_what_a_check_is_to_leave_out() {
+    let skip: Skip = "PO301=legacy.js".parse().expect("a skip");
+    let none = json(&over_snapshot(), "/api/v1/status").await;
+    assert_eq!(none["check_skip"], serde_json::json!([]));
+    let router = router(api().with_check_skip(&[skip]));
+    let one = json(&router, "/api/v1/status").await;
+    assert_eq!(one["check_skip"], serde_json::json!(["PO301=legacy.js"]));
+}

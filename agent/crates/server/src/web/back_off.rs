@@ -101,7 +101,7 @@ impl Row {
 }
 
 /// One row for an IPv4 address, and for the /64 that a single IPv6 host has to itself.
-fn network(peer: IpAddr) -> IpAddr {
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => {
             IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))

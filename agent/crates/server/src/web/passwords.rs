@@ -20,7 +20,9 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 
-use super::back_off::BackOff;
+use model::line_shares::LineShares;
+
+use super::back_off::{BackOff, network};
 use super::file::Secret;
 
 /// The highest cost that is accepted: about a minute for each comparison.
@@ -41,8 +43,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// What to wait if there was no turn.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Minimum time between two log lines about wrong passwords.
-const LOG_EVERY: Duration = Duration::from_mins(1);
+/// Lines of the log about the wrong passwords of one address in a minute.
+const LINES_OF_AN_ADDRESS: u64 = 1;
 
 /// bcrypt ignores everything beyond this length.
 const LONGEST_PASSWORD: usize = 72;
@@ -82,7 +84,8 @@ pub(super) struct Gate {
     queue: Arc<Semaphore>,
     /// Held during a comparison; when the next may begin.
     turn: tokio::sync::Mutex<Option<Instant>>,
-    logged: Mutex<Option<Instant>>,
+    began: Instant,
+    lines: Mutex<LineShares<IpAddr>>,
 }
 
 impl fmt::Debug for Passwords {
@@ -236,7 +239,8 @@ impl Gate {
             back_off: Mutex::default(),
             queue: Arc::new(Semaphore::new(QUEUE)),
             turn: tokio::sync::Mutex::default(),
-            logged: Mutex::default(),
+            began: Instant::now(),
+            lines: Mutex::new(LineShares::of(LINES_OF_AN_ADDRESS)),
         })
     }
 
@@ -254,13 +258,20 @@ impl Gate {
         context.sign().as_ref().to_vec()
     }
 
-    /// Logs a wrong password, at most once a minute for all addresses.
-    fn report(&self, peer: IpAddr, wrong: u32) {
-        let mut logged = lock(&self.logged);
-        if logged.is_none_or(|last| last.elapsed() >= LOG_EVERY) {
-            *logged = Some(Instant::now());
+    /// Logs a wrong password, once a minute for each address; returns whether it did.
+    fn report(&self, peer: IpAddr, wrong: u32) -> bool {
+        let mut lines = lock(&self.lines);
+        let left_out = lines.turn(self.began.elapsed().as_secs());
+        if left_out > 0 {
+            tracing::warn!(
+                "{left_out} more wrong users or passwords for the HTTP endpoint in an earlier minute"
+            );
+        }
+        let is_written = lines.admit(network(peer));
+        if is_written {
             tracing::warn!(%peer, wrong, "wrong user or password for the HTTP endpoint; after a few, the address has to wait between attempts");
         }
+        is_written
     }
 }
 

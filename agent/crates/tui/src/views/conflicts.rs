@@ -11,7 +11,7 @@ use crate::rows::{Fields, Item, Mark, Row, Table, number, text};
 
 pub(super) const HELP: &[&str] = &[
     "COUNT  how often it failed within five minutes; HOLDER  who has the port",
-    "NEXT FREE  a port nearby that nobody has",
+    "NEXT FREE  a free port nearby",
     "Enter shows the process, the errno and the fix",
 ];
 

@@ -13,7 +13,7 @@ use crate::spark::{self, Merge, Step};
 use crate::trend::EdgeName;
 
 pub(super) const HELP: &[&str] = &[
-    "✗ ! findings of portolan check; ! also what failed at all; ✓ well; · nothing happens",
+    "✗ ! findings of portolan check; ! also what failed at all; ✓ ok; · nothing happens",
     "REQ/S CONN/S FAIL/S  requests, connections made, failed connects a second",
     "P50 P99              request latency, as the side that counted saw it",
     "ERR%                 failed connects and unanswered requests, of all connects and requests",

@@ -6,6 +6,7 @@ use agent_common::address;
 use agent_common::edge::{CONNECT_OTHER, CONNECT_UNREACHABLE};
 use hashbrown::HashSet;
 use linux::addresses::{Held, Reach};
+use linux::conditions::Conditions;
 use linux::current_holders::Bound;
 use linux::diag::SocketEntry;
 use linux::existing::Survey;
@@ -80,6 +81,10 @@ impl Host for Fake {
 
     fn proxy_arguments(&self, _tgid: u32) -> Pending<Vec<u8>> {
         unreachable!("no ports are bound here")
+    }
+
+    fn conditions(&self, _trusted: Vec<u32>) -> Pending<Conditions> {
+        self.world().ask(|_| Ok(Conditions::default()))
     }
 
     fn probes(&self) -> ProbesView {

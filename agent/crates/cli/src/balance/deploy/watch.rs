@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::super::counts::{Back, Counts};
+use super::super::counts::{Back, Counts, FAILURES, mostly_fail};
 use super::super::intent::Intent;
 use crate::human;
 
-/// Fewer failures are chance.
-const FAILURES: u64 = 3;
 /// Fewer requests have no mean worth comparing.
 pub(super) const REQUESTS: u64 = 50;
 /// Fewer samples have no share: by chance alone one of two equal backends is off by five points.
@@ -34,7 +32,7 @@ pub(super) fn failing(counts: &Counts, bounds: Bounds) -> Option<String> {
     for (address, back) in &counts.backends {
         let Back { connections, failed, requests, unanswered } = *back;
         let attempts = connections + failed;
-        if failed >= FAILURES && failed > connections {
+        if mostly_fail(connections, failed) {
             return Some(format!("backend {address}: {failed} of {attempts} connects failed"));
         }
         let asked = requests + unanswered;
@@ -90,16 +88,16 @@ pub(super) fn off(
         return None;
     }
     settled.shares().into_iter().find_map(|(address, count, share)| {
-        let due = expected.get(address)?;
+        let expected = expected.get(address)?;
         let message = || {
             format!(
                 "backend {address} has {} of the {what}s ({count} of {total}), expected {} ± {}",
                 human::percent(share),
-                human::percent(*due),
+                human::percent(*expected),
                 human::percent(bounds.share)
             )
         };
-        ((share - due).abs() > bounds.share).then(message)
+        ((share - expected).abs() > bounds.share).then(message)
     })
 }
 
@@ -118,8 +116,8 @@ pub(super) fn summary(
     let mut text = human::counted(total, what);
     for (address, _, share) in settled.shares() {
         let _ = write!(text, ", {address} {}", human::percent(share));
-        if let Some(due) = expected.as_ref().and_then(|shares| shares.get(address)) {
-            let _ = write!(text, " (expected {})", human::percent(*due));
+        if let Some(share) = expected.as_ref().and_then(|shares| shares.get(address)) {
+            let _ = write!(text, " (expected {})", human::percent(*share));
         }
     }
     if expected.is_some() && total < SAMPLES {
@@ -172,25 +170,29 @@ mod tests {
 
     #[test]
     fn failures_beyond_the_bounds_are_the_reason() {
-        let well = back(2, 0, 500, 0);
+        let healthy = back(2, 0, 500, 0);
         let check = |backs, front, expected: Option<&str>| {
             assert_eq!(failing(&counts(backs, front), BOUNDS).as_deref(), expected);
         };
         let none = Front::default();
-        check([well, well], none, None);
-        check([well, back(0, 2, 0, 0)], none, None);
-        check([well, back(0, 3, 0, 0)], none, Some("backend 10.0.0.2:80: 3 of 3 connects failed"));
-        check([well, back(40, 3, 300, 0)], none, None);
+        check([healthy, healthy], none, None);
+        check([healthy, back(0, 2, 0, 0)], none, None);
         check(
-            [well, back(1, 0, 100, 5)],
+            [healthy, back(0, 3, 0, 0)],
+            none,
+            Some("backend 10.0.0.2:80: 3 of 3 connects failed"),
+        );
+        check([healthy, back(40, 3, 300, 0)], none, None);
+        check(
+            [healthy, back(1, 0, 100, 5)],
             none,
             Some("backend 10.0.0.2:80: 5 of 105 requests had no response, more than 1%"),
         );
         let front = Front { connections: 90, failed: 10, ..none };
-        check([well, well], front, Some("clients: 10 of 100 connects failed, more than 1%"));
+        check([healthy, healthy], front, Some("clients: 10 of 100 connects failed, more than 1%"));
         let front = Front { requests: 990, unanswered: 11, ..none };
         check(
-            [well, well],
+            [healthy, healthy],
             front,
             Some("clients: 11 of 1001 requests had no response, more than 1%"),
         );

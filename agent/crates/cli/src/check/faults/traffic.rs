@@ -262,7 +262,8 @@ fn accept_queues(answers: &Answers, checks: &mut Checks) {
     }
 }
 
-/// Servers that close idle connections which their clients still use, since the agent started.
+/// Servers that close idle connections which their clients still use, and services that wait for
+/// others when their callers do not any more, since the agent started.
 fn keep_alive(answers: &Answers, checks: &mut Checks) {
     let Some(timeouts) = &answers.timeouts else { return };
     let mut known = 0;
@@ -271,14 +272,13 @@ fn keep_alive(answers: &Answers, checks: &mut Checks) {
         let Some(finding) = &edge.finding else { continue };
         let client = Name::new(&edge.client_namespace, &edge.client);
         let server = Name::new(&edge.server_namespace, &edge.server);
-        let mut finding = finding.clone();
-        finding.subject = format!("{client} → {}", server.at(edge.port));
-        checks.found.push(Found {
-            finding,
-            clients: vec![client],
-            server: Some(server),
-            port: Some(edge.port),
-        });
+        checks.found.push(of_edge(finding, client, server, edge.port));
+    }
+    for edge in &timeouts.waits {
+        let Some(finding) = &edge.finding else { continue };
+        let client = Name::new(&edge.client_namespace, &edge.client);
+        let server = Name::new(&edge.server_namespace, &edge.server);
+        checks.found.push(of_edge(finding, client, server, edge.port));
     }
     if !checks.has(&[code::KEEPALIVE_MISMATCH]) {
         match known {
@@ -290,6 +290,13 @@ fn keep_alive(answers: &Answers, checks: &mut Checks) {
             }
         }
     }
+}
+
+/// What the agent has found of an edge.
+fn of_edge(finding: &Finding, client: Name, server: Name, port: u16) -> Found {
+    let mut finding = finding.clone();
+    finding.subject = format!("{client} → {}", server.at(port));
+    Found { finding, clients: vec![client], server: Some(server), port: Some(port) }
 }
 
 /// Services whose load is not spread evenly.

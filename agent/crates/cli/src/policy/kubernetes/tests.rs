@@ -69,22 +69,6 @@ fn who_shares_a_label_is_named() {
     );
 }
 
-#[test]
-fn no_policy_has_the_name_of_another_one() {
-    let workload = |name: &str, value: &str| Selected {
-        namespace: "shop".to_owned(),
-        key: "app".to_owned(),
-        value: value.to_owned(),
-        name: name.to_owned(),
-    };
-    let mut taken = BTreeSet::new();
-    let mut name = |name: &str, value| free_name(&mut taken, &workload(name, value));
-    assert_eq!(name("web", "a"), "web");
-    assert_eq!(name("web-2", "b"), "web-2");
-    assert_eq!(name("web", "c"), "web-3");
-    assert_eq!(name("default", "d"), "default-2");
-}
-
 proptest! {
     #[test]
     fn no_name_or_label_adds_a_policy_or_a_peer(

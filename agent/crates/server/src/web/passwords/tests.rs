@@ -122,3 +122,20 @@ fn a_comparison_takes_as_long_for_every_user() {
     };
     assert_eq!([None, Some(&cheap), Some(&dear)].map(work), [1 << 9; 3]);
 }
+
+#[test]
+fn each_address_with_wrong_passwords_has_a_line_of_its_own() {
+    let gate = gate();
+    let six = |text: &str| text.parse::<IpAddr>().unwrap();
+    let peers = [
+        (peer(1), true),
+        (peer(1), false),
+        (peer(2), true),
+        (six("2001:db8::1"), true),
+        (six("2001:db8::2"), false),
+        (six("2001:db8:0:1::1"), true),
+    ];
+    for (peer, is_written) in peers {
+        assert_eq!(gate.report(peer, 1), is_written, "{peer}");
+    }
+}
