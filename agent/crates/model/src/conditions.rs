@@ -171,6 +171,35 @@ impl AddAssign for MemoryCounters {
     }
 }
 
+// === impl ConditionsView ===
+
+impl ConditionsView {
+    /// Conditions of the host's network namespace, and of a container's.
+    #[cfg(any(test, feature = "fixture"))]
+    pub(super) fn example() -> Self {
+        let counters = |packets, drops, errors| InterfaceCounters { packets, drops, errors };
+        let host = Row {
+            conntrack: Some(Fill { used: 196_608, limit: 262_144 }),
+            interfaces: [
+                ("eth0".to_owned(), counters(2_000_000, 70, 4)),
+                ("veth".to_owned(), counters(1_500_000, 0, 0)),
+            ]
+            .into(),
+            memory: Some(MemoryCounters { pressures: 2, aborted: 1, pruned: 30 }),
+        };
+        let shop = Row {
+            conntrack: None,
+            interfaces: [("veth".to_owned(), counters(900, 3, 0))].into(),
+            memory: Some(MemoryCounters::default()),
+        };
+        let coverage = Coverage { read: 2, denied: 1, untrusted: 3, over_share: 0, over_limit: 0 };
+        Self {
+            rows: [("host".into(), host), ("shop".into(), shop)].into(),
+            coverage: Some(coverage),
+        }
+    }
+}
+
 // === impl Conditions ===
 
 impl Conditions {

@@ -13,7 +13,7 @@ use agent_common::wire::Wire;
 
 use super::balance::Weights;
 use super::breaches::{Action, Breach, BreachKey};
-use super::conditions::{self, ConditionsView, Coverage, Fill, InterfaceCounters, MemoryCounters};
+use super::conditions::ConditionsView;
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::directory::{Classes, ContainerLabels, Directory, Pattern};
 use super::ephemeral::{Ephemeral, EphemeralView};
@@ -38,30 +38,6 @@ use super::state::State;
 use super::tally::{History, Tally};
 use super::unverified::ByUser;
 use super::violations::{Between, SegmentsView};
-
-/// Conditions of the host's network namespace, and of a container's.
-fn conditions() -> ConditionsView {
-    let counters = |packets, drops, errors| InterfaceCounters { packets, drops, errors };
-    let host = conditions::Row {
-        conntrack: Some(Fill { used: 196_608, limit: 262_144 }),
-        interfaces: [
-            ("eth0".to_owned(), counters(2_000_000, 70, 4)),
-            ("veth".to_owned(), counters(1_500_000, 0, 0)),
-        ]
-        .into(),
-        memory: Some(MemoryCounters { pressures: 2, aborted: 1, pruned: 30 }),
-    };
-    let shop = conditions::Row {
-        conntrack: None,
-        interfaces: [("veth".to_owned(), counters(900, 3, 0))].into(),
-        memory: Some(MemoryCounters::default()),
-    };
-    let coverage = Coverage { read: 2, denied: 1, untrusted: 3, over_share: 0, over_limit: 0 };
-    ConditionsView {
-        rows: [("host".into(), host), ("shop".into(), shop)].into(),
-        coverage: Some(coverage),
-    }
-}
 
 /// A row of edges.
 pub fn edge(
@@ -331,7 +307,7 @@ pub fn snapshot() -> Snapshot {
                 time_wait: 3000,
             },
         }],
-        conditions: Arc::new(conditions()),
+        conditions: Arc::new(ConditionsView::example()),
         conflicts: Vec::new(),
         conflict_totals: vec![ConflictTotal {
             labels: ConflictLabels {

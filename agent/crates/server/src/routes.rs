@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     VARY,
@@ -15,13 +15,11 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get};
 use axum::{Json, Router};
-use serde::Deserialize;
 
-use super::convert::{self, EdgeQuery, ToApi};
+use super::convert::{self, ToApi};
 use super::stream;
 use super::web::Web;
-use api_types::{Edges, Listeners, OpenApi, Skip, Status, Timestamp, WindowChoice};
-use model::snapshot::{EdgeLabels, Role};
+use api_types::{Listeners, OpenApi, Skip, Status, Timestamp};
 use telemetry::event_feed::EventFeed;
 use telemetry::process::Process;
 use telemetry::push::Outcomes;
@@ -87,13 +85,12 @@ pub(super) fn readable() -> Vec<Route> {
         ("/readyz", get(ready)),
         ("/-/ready", get(ready)),
         ("/api/v1/status", get(status)),
-        ("/api/v1/edges", get(edges)),
         ("/api/v1/listeners", get(listeners)),
         ("/api/v1/openapi.json", get(openapi)),
     ];
     let others = reservations::readable().into_iter().chain(relations::readable());
     let others = others.chain(events::readable()).chain(history::readable());
-    let others = others.chain(discovery::readable());
+    let others = others.chain(discovery::readable()).chain(edges::readable());
     own.into_iter().chain(ports::readable()).chain(others).collect()
 }
 
@@ -192,43 +189,6 @@ async fn status(State(api): State<Api>) -> Result<Json<Status>, Failure> {
     status.findings.extend(api.web.iter().flat_map(|web| web.findings()));
     status.check_skip = api.check_skip.iter().map(Skip::to_string).collect();
     Ok(Json(status))
-}
-
-/// Which edges; all conditions must hold.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EdgeFilter {
-    /// Counted by this side.
-    role: Option<Role>,
-    /// A service of this name at either end.
-    service: Option<String>,
-    /// The server's port.
-    port: Option<u16>,
-    /// Over this time.
-    window: Option<WindowChoice>,
-    /// One edge for each address of the server.
-    by: Option<Part>,
-}
-
-/// What edges are split by.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Part {
-    /// The server's address.
-    Address,
-}
-
-async fn edges(
-    State(api): State<Api>,
-    filter: Result<Query<EdgeFilter>, QueryRejection>,
-) -> Result<Json<Edges>, Failure> {
-    let Query(filter) = filter.map_err(|rejection| {
-        let known = "role=client|server|listener, service=NAME, port=N, by=address, window=DURATION (1s to 5m) or window=start";
-        Failure::query(&rejection, known)
-    })?;
-    let query = filter.query()?;
-    let snapshot = api.source.fresh().await?;
-    Ok(Json(convert::edges(&snapshot, query, |labels| filter.admits(labels))))
 }
 
 async fn listeners(State(api): State<Api>) -> Result<Json<Listeners>, Failure> {
@@ -345,34 +305,6 @@ impl Api {
     }
 }
 
-// === impl EdgeFilter ===
-
-impl EdgeFilter {
-    /// Totals since the start unless a window is named; by address one minute.
-    fn query(&self) -> Result<EdgeQuery, Failure> {
-        match (self.by, self.window) {
-            (None, window) => Ok(EdgeQuery::Rows(window.unwrap_or(WindowChoice::Start))),
-            (Some(Part::Address), None) => Ok(EdgeQuery::ByAddress(60)),
-            (Some(Part::Address), Some(WindowChoice::Last(seconds))) => {
-                Ok(EdgeQuery::ByAddress(seconds))
-            }
-            (Some(Part::Address), Some(WindowChoice::Start)) => Err(Failure(
-                StatusCode::BAD_REQUEST,
-                "addresses are not remembered for longer than five minutes: use by=address with window=5m or less".to_owned(),
-            )),
-        }
-    }
-
-    fn admits(&self, labels: &EdgeLabels) -> bool {
-        let Self { role, service, port, window: _, by: _ } = self;
-        role.is_none_or(|role| role == labels.role)
-            && port.is_none_or(|port| port == labels.port)
-            && service.as_deref().is_none_or(|service| {
-                service == &*labels.client.name || service == &*labels.server.name
-            })
-    }
-}
-
 // === impl Failure ===
 
 impl Failure {
@@ -398,6 +330,7 @@ impl IntoResponse for Failure {
 }
 
 mod discovery;
+mod edges;
 mod events;
 mod history;
 mod ports;
