@@ -63,7 +63,14 @@ impl Answers {
         let window = window::query(choice, &[]);
         let edges: Edges = read(agent, &format!("/api/v1/edges{window}"))?;
         let now = edges.timestamp.seconds();
-        let since = edges.window.since;
+        // Failed binds and events have times of their own: of a young agent edges cover less than was asked
+        // for.
+        let since = match choice {
+            WindowChoice::Last(seconds) => {
+                edges.window.since.min(Timestamp::from_seconds(now - seconds as f64))
+            }
+            WindowChoice::Start => edges.window.since,
+        };
         let earliest =
             Timestamp::from_seconds((now - REMEMBERED_SECONDS).min(since.seconds()).max(0.0));
         let events = match remembered {

@@ -162,8 +162,7 @@ fn service(name: &str, pairs: &[Pair], answers: &Answers) -> anyhow::Result<Name
 
 /// Binds that failed in the window, of one service or of all.
 fn failed_binds(answers: &Answers, service: Option<&Name>) -> Vec<ports::Fault> {
-    let seconds = answers.edges.window.seconds;
-    ports::failed_binds(&answers.conflicts, seconds, |conflict| {
+    ports::failed_binds(&answers.conflicts, answers.asked_seconds, |conflict| {
         let claimant = &conflict.claimant.service;
         service.is_none_or(|service| {
             (&service.namespace, &service.name) == (&claimant.namespace, &claimant.name)

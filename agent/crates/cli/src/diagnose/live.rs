@@ -23,6 +23,8 @@ const OURSELVES: &str = "portolan";
 
 /// What the agent has answered.
 pub(super) struct Answers {
+    /// Length of the window that was asked for. What edges cover of it is less if the agent is young.
+    pub(super) asked_seconds: f64,
     /// Over the window.
     pub(super) edges: Edges,
     /// The same by the server's address.
@@ -50,6 +52,10 @@ impl Answers {
         let since = edges.timestamp.seconds() - BEFORE_SECONDS;
         let since = window::encoded(&[Timestamp::from_seconds(since).to_string()]);
         Ok(Self {
+            asked_seconds: match choice {
+                WindowChoice::Last(seconds) => seconds as f64,
+                WindowChoice::Start => f64::INFINITY,
+            },
             by_address: client::read(&agent.text(&format!("/api/v1/edges{over}&by=address"))?)?,
             usual: client::read(&agent.text("/api/v1/edges?window=start")?)?,
             ports: client::read(&agent.text("/api/v1/ports")?)?,
@@ -436,6 +442,7 @@ pub(super) mod tests {
         let snapshot = snapshot();
         let edges = |query| convert::edges(&snapshot, query, |_| true);
         Answers {
+            asked_seconds: 60.0,
             edges: edges(EdgeQuery::Rows(WindowChoice::Last(60))),
             by_address: edges(EdgeQuery::ByAddress(60)),
             usual: edges(EdgeQuery::Rows(WindowChoice::Start)),
