@@ -22,9 +22,16 @@ const TARGET: &str = "bpfel-unknown-none";
 const BOOTSTRAP: &str = "aya_ebpf,portolan_ebpf";
 const OBJECT: &str = "portolan-ebpf";
 
-/// The sources of the BPF programs.
-const SOURCES: [&str; 5] =
-    ["agent-ebpf", "agent-common/src", "agent-common/Cargo.toml", "Cargo.toml", "Cargo.lock"];
+/// The sources of the BPF programs. Not the folders of their packages: other tools write files there for
+/// a moment, which changes the time of the folder, and all of this would be compiled again.
+const SOURCES: [&str; 6] = [
+    "agent-ebpf/src",
+    "agent-ebpf/Cargo.toml",
+    "agent-common/src",
+    "agent-common/Cargo.toml",
+    "Cargo.toml",
+    "Cargo.lock",
+];
 
 fn main() -> Result<()> {
     let root = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);

@@ -342,8 +342,7 @@ fn by_user(user: u32, count: u64) -> ByUser {
 
 /// So many connections and requests of a millisecond.
 pub fn tally(connections: u64, requests: u64) -> Tally {
-    let mut now = EdgeCounters::ZERO;
-    now.opened = connections;
+    let mut now = EdgeCounters { opened: connections, ..EdgeCounters::ZERO };
     for _ in 0..requests {
         now.request.observe(1000);
     }

@@ -31,7 +31,7 @@ const WATCHED: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(75);
 
 /// Metrics that the shop cannot produce, so no panel can show them; live tests cover these.
-const NOT_HERE: [(&str, &str); 15] = [
+const NOT_HERE: [(&str, &str); 17] = [
     ("portolan_identity_source_", "the shop runs in no containers"),
     ("portolan_port_reservation_breaches_total", "no port is reserved"),
     ("portolan_names_overflowed_total", "no table is full"),
@@ -42,6 +42,8 @@ const NOT_HERE: [(&str, &str); 15] = [
     ("portolan_history_steps_dropped_total", "there is memory enough"),
     ("portolan_reported_events_dropped_total", "nobody follows the events"),
     ("portolan_probes_stuck", "no lookup hangs"),
+    ("portolan_probes_total", "no lookup fails"),
+    ("portolan_sockets_spilled_total", "there is room in the table of sockets"),
     ("portolan_unverified_events_total", "no user makes namespaces"),
     ("portolan_tcp_aborts", "no host goes away"),
     ("portolan_tcp_dsacks_total", "hardly any segment arrives twice"),
