@@ -12,7 +12,6 @@ use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER, UNUSED};
 use agent_common::wire::Wire;
 
 use super::balance::Weights;
-use super::breaches::{Action, Breach, BreachKey};
 use super::conditions::ConditionsView;
 use super::conflicts::{ConflictLabels, ConflictTotal};
 use super::directory::{Classes, ContainerLabels, Directory, Pattern};
@@ -21,20 +20,17 @@ use super::events::EventsView;
 use super::flows::{Flow, FlowsView, Seen};
 use super::health::Traffic;
 use super::memory::{MemoryView, Usage};
-use super::port::{Port, Protocol};
+use super::port::Protocol;
 use super::probes::{Looks, ProbesView};
 use super::recent::RecentView;
-use super::registry::Registration;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservation_status::ReservationStatus;
-use super::reservations::{Origin, Reservation};
 use super::segments::{Declared, Policy};
 use super::service::{Kind, Service, Source};
 use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, RelatedView, Role,
     Snapshot, SourceState, SourceView,
 };
-use super::state::State;
 use super::tally::{History, Tally};
 use super::unverified::ByUser;
 use super::violations::{Between, SegmentsView};
@@ -51,32 +47,6 @@ pub fn edge(
         labels: Arc::new(EdgeLabels::new(client, server, port, role)),
         counters: Arc::new(counters.clone()),
         queues: None,
-    }
-}
-
-/// Reservations of both origins, a breach, a registered service.
-fn reservations() -> ReservationStatus {
-    let mut state = State::default();
-    let config = Reservation::from_config("5432 postgres enforce").expect("valid");
-    state.reservations.configure(&[config]).expect("no contradiction");
-    let lease = Reservation::from_config("3001 prod/shop env=prod until=2036-12-01");
-    let lease = Reservation { origin: Origin::State, ..lease.expect("valid") };
-    state.reservations.reserve(lease, 0).expect("free");
-    let service = "billing".parse().expect("a name");
-    let endpoints = vec!["203.0.113.7:443".parse().expect("an endpoint")];
-    state.registry.register(Registration { service, endpoints }).expect("free");
-    let key = BreachKey {
-        port: Some(Port::tcp(5432)),
-        owner: "postgres".parse().expect("a name"),
-        offender: "server.js".parse().expect("a name"),
-        action: Action::Audited,
-    };
-    ReservationStatus {
-        state: Arc::new(state),
-        host_netns: Some(4_026_531_840),
-        environment: None,
-        breaches: vec![(key.clone(), 2)],
-        breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, owner: 1, key }],
     }
 }
 
@@ -355,7 +325,7 @@ pub fn snapshot() -> Snapshot {
             held_rows: 12,
             overflows: 2,
         },
-        reservations: reservations(),
+        reservations: ReservationStatus::example(),
         traffic: Traffic::from_rows(&edges),
         recent: RecentView::from_rows(&edges, 100),
         events: EventsView::example(),

@@ -34,6 +34,37 @@ impl ReservationStatus {
     pub fn netns_of(&self, reservation: &Reservation) -> Option<u32> {
         reservation.netns.or(self.host_netns)
     }
+
+    /// Reservations of both origins, a breach, a registered service.
+    #[cfg(any(test, feature = "fixture"))]
+    pub(super) fn example() -> Self {
+        use super::breaches::Action;
+        use super::registry::Registration;
+        use super::reservations::Origin;
+
+        let mut state = State::default();
+        let config = Reservation::from_config("5432 postgres enforce").expect("valid");
+        state.reservations.configure(&[config]).expect("no contradiction");
+        let lease = Reservation::from_config("3001 prod/shop env=prod until=2036-12-01");
+        let lease = Reservation { origin: Origin::State, ..lease.expect("valid") };
+        state.reservations.reserve(lease, 0).expect("free");
+        let service = "billing".parse().expect("a name");
+        let endpoints = vec!["203.0.113.7:443".parse().expect("an endpoint")];
+        state.registry.register(Registration { service, endpoints }).expect("free");
+        let key = BreachKey {
+            port: Some(Port::tcp(5432)),
+            owner: "postgres".parse().expect("a name"),
+            offender: "server.js".parse().expect("a name"),
+            action: Action::Audited,
+        };
+        Self {
+            state: Arc::new(state),
+            host_netns: Some(4_026_531_840),
+            environment: None,
+            breaches: vec![(key.clone(), 2)],
+            breach_events: vec![Breach { at: 1_700_000_090, netns: 4_026_531_840, owner: 1, key }],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use crate::facts::patience;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two requests of a sender.
 const PAUSE: Duration = Duration::from_millis(2);
-const SENDERS: usize = 2;
+/// Threads that send, each one request at a time.
+pub const SENDERS: usize = 2;
 
 /// Requests that are sent until it is stopped.
 pub struct Load {
@@ -74,6 +75,15 @@ impl Load {
         }
         let failures = std::mem::take(&mut *failures.lock().expect("no panic"));
         (sent.load(Ordering::Relaxed), failures)
+    }
+}
+
+/// Waits until a request is answered: Traefik listens before it has read what it serves.
+pub fn answers(stage: &Stage) {
+    let (began, address) = (Instant::now(), SocketAddr::from((stage.pair.client.v4, stage.port)));
+    while let Err(why) = stage.pair.client.within(|| ask(address)) {
+        assert!(began.elapsed() < patience(PATIENCE), "no answer: {why}");
+        thread::sleep(PAUSE);
     }
 }
 
