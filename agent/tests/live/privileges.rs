@@ -20,11 +20,11 @@ const NEEDED: u64 = DAC_READ_SEARCH | SYS_PTRACE | SYS_ADMIN;
 /// The same without entering network namespaces.
 const OUTSIDE: u64 = DAC_READ_SEARCH | SYS_PTRACE;
 
-/// `/proc/PID/task/TID/status` of every thread, by the thread's name.
+/// `/proc/PID/task/TID/status` of every thread; some live for one look into a namespace and are gone.
 fn threads(agent: &Agent) -> Vec<BTreeMap<String, String>> {
     let folder = format!("/proc/{}/task", agent.pid());
     let tasks = fs::read_dir(folder).unwrap();
-    let status = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap());
+    let status = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
     let fields = |text: String| {
         let field = |line: &str| line.split_once(":\t").map(|(k, v)| (k.to_owned(), v.to_owned()));
         text.lines().filter_map(field).collect()
