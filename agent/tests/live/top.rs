@@ -32,7 +32,7 @@ struct Scene {
     agent: Agent,
     /// A server that works.
     server: TcpListener,
-    /// One that does not. It goes on: what fails while a server stops is no fault.
+    /// One that does not. It keeps running: failures while a server stops are not faults.
     faulty: TcpListener,
 }
 

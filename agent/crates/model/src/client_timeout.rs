@@ -111,7 +111,7 @@ mod tests {
         check(&[], None, 3, (None, None, 0));
         // More than the client gave up: the sides are of different requests.
         check(&[10], Some(&[900, 900, 900]), 2, (Some(8), None, 0));
-        // Longer than the grid: there is no bound.
+        // Longer than the grid: unbounded.
         let long = [200_000; 3];
         check(&[10], Some(&long), 3, (Some(8), None, 3));
     }

@@ -1,6 +1,6 @@
 //! How many lines of the log one tenant may cause: a share of those of a minute.
 //!
-//! Whoever causes very many lines must not suppress those about others. Who has a share is one that
+//! A tenant that causes very many lines must not suppress those about others. Who has a share is one that
 //! cannot multiply itself: a tenant (`agent_common::share`), the address of a client. What is left out
 //! is counted, and logged when the minute is over.
 
