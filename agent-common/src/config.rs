@@ -21,7 +21,7 @@ pub const MAX_REASONS: usize = 64;
 pub const TCP_SOCK_CALL: u32 = 0x7463_7000;
 
 macro_rules! offsets {
-    ($size:literal; $( $(#[$meta:meta])* $field:ident = $ty:literal . $path:literal ),* $(,)?) => {
+    ($size:literal; $( $(#[$meta:meta])* $field:ident = $ty:literal . $path:expr ),* $(,)?) => {
         crate::wire! {
             /// Byte offsets of kernel struct fields, [`MISSING`] where the kernel has none.
             pub struct Offsets: $size { $( $(#[$meta])* pub $field: u32 ),* }
@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 304;
+offsets! { 332;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -201,11 +201,64 @@ offsets! { 304;
     socket_sk = "socket"."sk",
     /// When data last arrived, jiffies.
     last_received = "inet_connection_sock"."icsk_ack.lrcvtime",
+    /// What kind of task it is.
+    task_flags = "task_struct"."flags",
+    /// The number of the system call that a task is in.
+    syscall_number = "pt_regs".SYSCALL_NUMBER,
+    /// Its second argument; the loader adds [`SECOND_ARGUMENT`].
+    syscall_argument = "pt_regs".SYSCALL_ARGUMENTS,
+    /// Its result, once it has one. Before: [`NO_RESULT`], or its first argument; see
+    /// [`Config::result_replaces_argument`].
+    syscall_result = "pt_regs".SYSCALL_RESULT,
+    /// Its first argument, where the result takes the place of that; elsewhere not looked at.
+    syscall_first = "pt_regs".SYSCALL_FIRST,
+    /// Who works between the program and TCP.
+    upper_protocol = "inet_connection_sock"."icsk_ulp_ops",
+    /// The name of that.
+    upper_protocol_name = "tcp_ulp_ops"."name",
 }
+
+/// Where a task keeps the registers of its program (arch/*/include/asm/ptrace.h).
+#[cfg(not(target_arch = "aarch64"))]
+mod registers {
+    pub const SYSCALL_NUMBER: &str = "orig_ax";
+    pub const SYSCALL_ARGUMENTS: &str = "si";
+    pub const SYSCALL_RESULT: &str = "ax";
+    pub const SYSCALL_FIRST: &str = "di";
+    /// See [`super::Offsets::syscall_argument`].
+    pub const SECOND_ARGUMENT: u32 = 0;
+}
+
+/// As above.
+#[cfg(target_arch = "aarch64")]
+mod registers {
+    pub const SYSCALL_NUMBER: &str = "syscallno";
+    pub const SYSCALL_ARGUMENTS: &str = "regs";
+    pub const SYSCALL_RESULT: &str = "regs";
+    pub const SYSCALL_FIRST: &str = "orig_x0";
+    /// See [`super::Offsets::syscall_argument`].
+    pub const SECOND_ARGUMENT: u32 = 8;
+}
+
+/// How far behind the field in the place of [`Offsets::syscall_argument`] that is.
+pub use registers::SECOND_ARGUMENT;
+use registers::{SYSCALL_ARGUMENTS, SYSCALL_FIRST, SYSCALL_NUMBER, SYSCALL_RESULT};
+
+/// What the result of a system call is as long as it has none, on x86-64: ENOSYS, negative.
+pub const NO_RESULT: i64 = -38;
+
+/// How a program hands over what it sends.
+pub const WRITE: usize = 0;
+/// As [`WRITE`].
+pub const SENDTO: usize = 1;
+/// In several parts.
+pub const WRITEV: usize = 2;
+/// In several parts, with an address.
+pub const SENDMSG: usize = 3;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1448 {
+    pub struct Config: 1484 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -221,6 +274,8 @@ crate::wire! {
         pub tcp_sock_type: u32,
         /// How long a jiffy is, microseconds.
         pub jiffy_us: u32,
+        /// The numbers of the system calls by which programs send: [`WRITE`] and its kin.
+        pub sending: [u16; 4],
         /// How many slots each slot table has, and how many rows for durations there are.
         pub capacities: [u32; SHARED],
         /// 1 if `tcp_send_reset` has the reason as its third argument.
@@ -251,7 +306,10 @@ crate::wire! {
         pub kernel_socket_mask: u8,
         /// 1 if the state of sockets lies in the table of sockets.
         pub socket_table: u8,
-        /// Always zero.
-        pub zero: [u8; 2],
+        /// 1 if the heads of responses are looked at ([`crate::response`]).
+        pub responses: u8,
+        /// 1 if the result of a system call is kept where its first argument was, which is also kept
+        /// elsewhere ([`Offsets::syscall_first`]).
+        pub result_replaces_argument: u8,
     }
 }

@@ -8,6 +8,7 @@ use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
 use crate::reset::{CAUSES, is_of_connection};
+use crate::response::RESPONSES;
 use crate::retransmit::PHASES;
 
 /// Everything counted about an edge. All fields only grow while it is the same edge.
@@ -45,6 +46,8 @@ pub struct EdgeCounters {
     pub unanswered_stopping: u64,
     /// Requests that took long, one after the other on a connection ([`crate::wait`]).
     pub waits: u64,
+    /// What this server's responses said, by status and protocol ([`crate::response`]).
+    pub responses: [u64; RESPONSES],
     /// Connection requests that a listener dropped, mostly because its accept queue was full.
     pub listen_drops: u64,
     /// SYN-ACKs that a listener retransmitted.
@@ -85,6 +88,7 @@ impl EdgeCounters {
         unanswered: 0,
         unanswered_stopping: 0,
         waits: 0,
+        responses: [0; RESPONSES],
         listen_drops: 0,
         synack_retransmits: 0,
         connect: OnDemand::EMPTY,
@@ -170,6 +174,7 @@ impl EdgeCounters {
             unanswered,
             unanswered_stopping,
             waits,
+            responses,
             listen_drops,
             synack_retransmits,
             connect,
@@ -187,6 +192,7 @@ impl EdgeCounters {
             (&mut resets_sent[..], &other.resets_sent[..]),
             (&mut resets_received[..], &other.resets_received[..]),
             (&mut aborts[..], &other.aborts[..]),
+            (&mut responses[..], &other.responses[..]),
         ] {
             mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| both(mine, *theirs));
         }
@@ -261,6 +267,7 @@ mod tests {
         let mut durations = OnDemand::EMPTY;
         (0..n).for_each(|_| durations.observe(9));
         let mut counters = EdgeCounters {
+            responses: [n; RESPONSES],
             unanswered_stopping: n,
             listen_drops: n,
             synack_retransmits: n,

@@ -37,7 +37,12 @@ pub const IDLE_CLOSED_BY_CLIENT: usize = 4;
 /// How long a connection was idle that the server closed.
 pub const IDLE_CLOSED_BY_SERVER: usize = 5;
 /// How many kinds there are.
-pub const KINDS: usize = 6;
+pub const DURATIONS: usize = 6;
+/// No duration, but numbers in place of the buckets: what responses said ([`crate::response`]). Few edges
+/// need them, and on their own shard, as histograms.
+pub const RESPONSE: usize = DURATIONS;
+/// How many kinds of rows there are.
+pub const KINDS: usize = DURATIONS + 1;
 
 /// The number of no row.
 pub const NO_HISTOGRAM: u64 = 0;

@@ -26,12 +26,26 @@ pub const BIND: usize = 7;
 /// An answer of a DNS server that may hold a name. Exported: those drained, read or not.
 pub const DNS_ANSWER: usize = 8;
 
+/// A response whose beginning was to be looked at. Exported: statuses, and connections of a protocol
+/// that has none ([`crate::response::looked_at`]).
+pub const RESPONSE: usize = 9;
+
 /// How many classes there are.
-pub const CLASSES: usize = 9;
+pub const CLASSES: usize = 10;
 
 /// Label values, indexed by class.
-pub const CLASS_NAMES: [&str; CLASSES] =
-    ["connection", "request", "reset", "socket", "edge", "owner", "event", "bind", "dns_answer"];
+pub const CLASS_NAMES: [&str; CLASSES] = [
+    "connection",
+    "request",
+    "reset",
+    "socket",
+    "edge",
+    "owner",
+    "event",
+    "bind",
+    "dns_answer",
+    "response",
+];
 
 /// No memory for per-socket state.
 pub const NO_STORAGE: usize = 0;
@@ -51,9 +65,10 @@ pub const NO_ATTEMPT: usize = 6;
 /// A bind that was taken for failed, after a second of silence, and succeeded later.
 pub const LATE: usize = 7;
 
-/// The program had read an answer before we could, or too many were queued at once.
+/// The program had read an answer before we could, or too many were queued at once. Of a response: the
+/// connection ended, or another one was sent, before its send returned.
 pub const OVERTAKEN: usize = 8;
-/// An answer lay in pages that no program may read.
+/// An answer, or the beginning of a response, lay in pages that could not be read.
 pub const PAGED: usize = 9;
 
 /// The kernel skipped a program because it was already running on that CPU. Whole runs are counted
@@ -63,8 +78,14 @@ pub const RECURSION: usize = 10;
 /// The tenant has its share of the table ([`crate::share`]).
 pub const OVER_SHARE: usize = 11;
 
+/// A response did not come from a buffer of the program that sent it: it sent a file, or by `io_uring`,
+/// `splice`, or from a program of 32 bits.
+pub const NO_BUFFER: usize = 12;
+/// What was sent does not begin as a response of the connection's protocol does.
+pub const UNFRAMED: usize = 13;
+
 /// How many reasons there are.
-pub const REASONS: usize = 12;
+pub const REASONS: usize = 14;
 
 /// Label values, indexed by reason.
 pub const REASON_NAMES: [&str; REASONS] = [
@@ -80,11 +101,13 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "paged",
     "recursion",
     "over_share",
+    "no_buffer",
+    "unframed",
 ];
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 992 {
+    pub struct Ledger: 1256 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

@@ -43,6 +43,7 @@ pub mod peer;
 pub mod preexisting;
 pub mod queues;
 pub mod reset;
+pub mod response;
 pub mod retransmit;
 pub mod share;
 pub mod slot_table;

@@ -17,7 +17,7 @@ crate::wire! {
     /// comes after the first 56 bytes. The two sides of a connection run on different CPUs, and a
     /// program that only asks who a socket is would otherwise wait for a line that another CPU
     /// has just written.
-    pub struct SocketState: 112 {
+    pub struct SocketState: 120 {
         /// Row of the owner.
         pub owner: u32,
         /// Slot of the edge (overflow slots are below `FIRST_FREE_SLOT`); of a listener in its table.
@@ -66,6 +66,8 @@ crate::wire! {
         pub ports: u32,
         /// Since when the socket looks like another one; see [`crate::socket_table::suspect`].
         pub suspect: u32,
+        /// Server: what responses have said of the protocol; see [`crate::response`].
+        pub protocol: u64,
     }
 }
 

@@ -53,8 +53,6 @@ crate::wire! {
         pub token: u64,
         /// The socket's state.
         pub state: SocketState,
-        /// Always zero.
-        pub zero: u64,
     }
 
     /// The entries that a key may be in.

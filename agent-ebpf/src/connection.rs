@@ -20,7 +20,7 @@ use agent_common::socket::{STAGE_CLOSED, STAGE_CONNECTING, STAGE_OPEN, SocketSta
 use agent_common::socket_table::ports;
 use agent_common::unanswered::UNDECIDED;
 use agent_common::unsent::UnsentKey;
-use agent_common::{exchange, idle};
+use agent_common::{exchange, idle, response};
 
 use crate::clock::monotonic_us;
 use crate::edges::{self, count};
@@ -252,6 +252,7 @@ pub fn preexisting(sk: Sock, tcp: Tcp, owner: u32, role: u8) {
         recoveries: halves(tcp.timeouts(), tcp.dsacks()),
         limited: halves(window, buffer),
         ports: ports(sk.remote_port(), sk.local_port()),
+        protocol: if role == ROLE_SERVER { response::MET } else { 0 },
         ..maps::blank()
     };
     if remember(sk, &state).is_some() && !connecting && !listening {

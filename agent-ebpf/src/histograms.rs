@@ -1,7 +1,8 @@
-//! Durations: in which row each is counted. The life of a row: [`agent_common::durations`].
+//! Durations, and what responses said: in which row each is counted. The life of a row: [`agent_common::durations`].
 
 use agent_common::durations::{NO_HISTOGRAM, reserved};
 use agent_common::edge::{FIRST_FREE_SLOT, HotCounters};
+use agent_common::histogram::{BUCKETS, Histogram};
 use agent_common::slot_table::HISTOGRAMS;
 
 use crate::{atomic, edges, maps, shares};
@@ -40,6 +41,19 @@ pub fn observe_rare(slot: u32, role: u8, kind: usize, value: u64) {
     }
 }
 
+/// Counts the number `at` of a row that has numbers in the place of buckets.
+#[inline(always)]
+pub fn count(slot: u32, role: u8, kind: usize, at: u32) {
+    if let Some(counters) = edges::counters(slot)
+        // SAFETY: the counters of the slot on this shard.
+        && let Some(row) = unsafe { row(edges::shard, counters, slot, role, kind) }
+        && (at as usize) < BUCKETS
+    {
+        // SAFETY: a valid map value, and the number was checked.
+        unsafe { atomic::add((&raw mut (*row).buckets).cast::<u64>().add(at as usize), 1) };
+    }
+}
+
 #[inline(always)]
 unsafe fn observe_on(
     shard: impl Fn() -> u32,
@@ -49,6 +63,25 @@ unsafe fn observe_on(
     kind: usize,
     value_us: u64,
 ) {
+    // SAFETY: the caller's contract.
+    let Some(histogram) = (unsafe { row(shard, counters, slot, role, kind) }) else { return };
+    let bucket = maps::bucket(value_us);
+    // SAFETY: a valid map value; `bucket` is below BUCKETS.
+    unsafe {
+        atomic::add(&raw mut (*histogram).sum_us, value_us);
+        atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
+    }
+}
+
+/// The row of a kind that a slot has on a shard, taken if it has none.
+#[inline(always)]
+unsafe fn row(
+    shard: impl Fn() -> u32,
+    counters: *mut HotCounters,
+    slot: u32,
+    role: u8,
+    kind: usize,
+) -> Option<*mut Histogram> {
     // SAFETY: the caller's contract; `kind` is one of the kinds. Volatile, because others write it.
     let number = unsafe {
         let at = (&raw mut (*counters).histograms).cast::<u64>().add(kind);
@@ -59,13 +92,7 @@ unsafe fn observe_on(
             number => number,
         }
     };
-    let Some(histogram) = maps::histogram(number as u32) else { return };
-    let bucket = maps::bucket(value_us);
-    // SAFETY: a valid map value; `bucket` is below BUCKETS.
-    unsafe {
-        atomic::add(&raw mut (*histogram).sum_us, value_us);
-        atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
-    }
+    maps::histogram(number as u32)
 }
 
 /// Takes a row for the place `at` of a slot, which had none; `otherwise` is the one to use without a free

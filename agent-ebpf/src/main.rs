@@ -31,6 +31,7 @@ mod owners;
 mod questions;
 mod raw_sock;
 mod requests;
+mod responses;
 mod shares;
 mod slot_table;
 mod sock;

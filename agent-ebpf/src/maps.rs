@@ -45,6 +45,7 @@ static CONFIG: Config = Config {
     causes: [0; agent_common::config::MAX_REASONS],
     tcp_sock_type: 0,
     jiffy_us: 1000,
+    sending: [0; 4],
     capacities: [0; agent_common::slot_table::SHARED],
     reset_has_reason: 0,
     requests: 1,
@@ -60,7 +61,8 @@ static CONFIG: Config = Config {
     chrono_type_mask: 0,
     kernel_socket_mask: 0,
     socket_table: 0,
-    zero: [0; 2],
+    responses: 0,
+    result_replaces_argument: 0,
 };
 
 /// The histogram grid, in read-only data.

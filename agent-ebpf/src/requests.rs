@@ -17,7 +17,7 @@ use agent_common::{idle, unanswered, wait};
 use crate::edges::count;
 use crate::maps::seen;
 use crate::sock::{Sock, Tcp};
-use crate::{atomic, histograms, idleness};
+use crate::{atomic, histograms, idleness, responses};
 
 /// Data arrived on the socket.
 ///
@@ -66,7 +66,7 @@ pub unsafe fn received(sk: Sock, state: *mut SocketState) {
 /// # Safety
 /// `state` must be a valid value of `sk`'s storage.
 #[inline(always)]
-pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
+pub unsafe fn sent(sk: Sock, state: *mut SocketState, bytes: u32) {
     // SAFETY: the caller's contract.
     unsafe {
         if (*state).role != ROLE_SERVER || (*state).stage != STAGE_OPEN {
@@ -76,12 +76,9 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         let Some(tcp) = sk.tcp() else { return };
         let old = core::ptr::read_volatile(&raw const (*state).exchange);
         let (new, is_answer) = exchange::sent(old, tcp.written());
-        if new == old {
-            return;
-        }
-        // If another CPU changed the word first, it closed this exchange: see `request_received`.
-        if atomic::compare_swap(&raw mut (*state).exchange, old, new) != old {
-            return;
+        // If another CPU changes the word first, it closes this exchange: see `request_received`.
+        if new == old || atomic::compare_swap(&raw mut (*state).exchange, old, new) != old {
+            return responses::returned(tcp, state, bytes, false, false);
         }
         let now_us = tcp.now_us();
         if is_answer {
@@ -90,6 +87,7 @@ pub unsafe fn sent(sk: Sock, state: *mut SocketState) {
         } else {
             (*state).idle = idle::moved((*state).idle, now_us);
         }
+        responses::returned(tcp, state, bytes, true, is_answer);
     }
 }
 
@@ -109,6 +107,7 @@ pub unsafe fn ended(tcp: Tcp, state: *mut SocketState) {
         if is_answer && atomic::compare_swap(&raw mut (*state).exchange, old, new) == old {
             answered_before(tcp, state, exchange::began_us(old), tcp.now_us());
         }
+        responses::ended(state);
     }
 }
 
@@ -152,7 +151,10 @@ unsafe fn answered_before(tcp: Tcp, state: *mut SocketState, began_us: u64, now_
     let elapsed = exchange::elapsed_us(began_us, tcp.sent_us());
     let elapsed = if elapsed == 0 { exchange::elapsed_us(began_us, now_us) } else { elapsed };
     // SAFETY: the caller's contract: `state` is valid.
-    unsafe { answered(state, ROLE_SERVER, now_us, elapsed) };
+    unsafe {
+        responses::is_due(state);
+        answered(state, ROLE_SERVER, now_us, elapsed);
+    }
 }
 
 #[inline(always)]

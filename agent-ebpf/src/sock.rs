@@ -64,7 +64,7 @@ mod task;
 mod tcp;
 
 pub use packet::Packet;
-pub use task::Task;
+pub use task::{SystemCall, Task};
 pub use tcp::Tcp;
 
 #[inline(always)]

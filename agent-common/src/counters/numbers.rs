@@ -1,7 +1,7 @@
 //! Every number of an edge in a fixed order, and its durations by kind.
 
 use super::EdgeCounters;
-use crate::durations::KINDS;
+use crate::durations::DURATIONS;
 use crate::histogram::BUCKETS;
 use crate::on_demand::OnDemand;
 
@@ -39,7 +39,7 @@ impl EdgeCounters {
     }
 
     /// The durations, by kind ([`crate::durations`]).
-    pub fn durations(&self) -> [&OnDemand; KINDS] {
+    pub fn durations(&self) -> [&OnDemand; DURATIONS] {
         [
             &self.connect,
             &self.rtt,
@@ -51,7 +51,7 @@ impl EdgeCounters {
     }
 
     /// The same, to be changed.
-    pub fn durations_mut(&mut self) -> [&mut OnDemand; KINDS] {
+    pub fn durations_mut(&mut self) -> [&mut OnDemand; DURATIONS] {
         [
             &mut self.connect,
             &mut self.rtt,
@@ -63,7 +63,7 @@ impl EdgeCounters {
     }
 
     /// The numbers that are no durations.
-    fn plain(&self) -> [&[u64]; 18] {
+    fn plain(&self) -> [&[u64]; 19] {
         use std::slice::from_ref;
         let Self {
             connects,
@@ -82,6 +82,7 @@ impl EdgeCounters {
             unanswered,
             unanswered_stopping,
             waits,
+            responses,
             listen_drops,
             synack_retransmits,
             connect: _,
@@ -108,13 +109,14 @@ impl EdgeCounters {
             from_ref(unanswered),
             from_ref(unanswered_stopping),
             from_ref(waits),
+            responses,
             from_ref(listen_drops),
             from_ref(synack_retransmits),
         ]
     }
 
     /// The same, to be changed.
-    fn plain_mut(&mut self) -> [&mut [u64]; 18] {
+    fn plain_mut(&mut self) -> [&mut [u64]; 19] {
         use std::slice::from_mut;
         let Self {
             connects,
@@ -133,6 +135,7 @@ impl EdgeCounters {
             unanswered,
             unanswered_stopping,
             waits,
+            responses,
             listen_drops,
             synack_retransmits,
             connect: _,
@@ -159,6 +162,7 @@ impl EdgeCounters {
             from_mut(unanswered),
             from_mut(unanswered_stopping),
             from_mut(waits),
+            responses,
             from_mut(listen_drops),
             from_mut(synack_retransmits),
         ]

@@ -38,7 +38,7 @@ fn run(sk: Sock, sent: i32) -> i32 {
         && let Some(state) = socket(sk.0)
     {
         // SAFETY: a valid value of this socket's storage.
-        unsafe { requests::sent(sk, state) };
+        unsafe { requests::sent(sk, state, sent as u32) };
     }
     0
 }

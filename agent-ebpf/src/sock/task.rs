@@ -2,6 +2,9 @@
 
 use core::ffi::c_void;
 
+use agent_common::config::NO_RESULT;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+
 use super::read;
 use crate::maps::config;
 
@@ -47,6 +50,45 @@ impl Task {
     pub fn working_directory(self) -> Directory {
         let fs = field!(self.0, fs: *const c_void);
         Directory(field!(fs, working_directory: *const c_void))
+    }
+}
+
+/// Tasks of the kernel's own: `PF_KTHREAD` and `PF_IO_WORKER` (include/linux/sched.h). The registers of the
+/// latter are those of the program that it works for, at some other time.
+const KERNELS: u32 = 0x0020_0000 | 0x10;
+
+/// A system call that is not over.
+pub struct SystemCall {
+    /// Its number.
+    pub number: u16,
+    /// Its second argument.
+    pub argument: u64,
+}
+
+impl SystemCall {
+    /// That which the running task is in. `None` for who has none: threads of the kernel, and programs
+    /// whose system call has ended and for which the kernel now works off what they left to it
+    /// (`io_uring`).
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        // SAFETY: no arguments; returns the running task.
+        let task = unsafe { bpf_get_current_task_btf() };
+        if field!(task as *const c_void, task_flags: u32) & KERNELS != 0 {
+            return None;
+        }
+        // SAFETY: the running task, as the verifier knows.
+        let registers = unsafe { bpf_task_pt_regs(task) } as *const c_void;
+        let result = field!(registers, syscall_result: i64);
+        let began = if config!(result_replaces_argument) == 1 {
+            field!(registers, syscall_first: i64)
+        } else {
+            NO_RESULT
+        };
+        let number = field!(registers, syscall_number: u32);
+        if result != began || number > u16::MAX.into() {
+            return None;
+        }
+        Some(Self { number: number as u16, argument: field!(registers, syscall_argument: u64) })
     }
 }
 

@@ -23,6 +23,19 @@ impl Tcp {
         socket_table::key(node).wrapping_sub(u64::from(config!(offsets.tsq_node)))
     }
 
+    /// Whether the kernel encrypts what programs send (`struct tcp_ulp_ops tcp_tls_ulp_ops`,
+    /// net/tls/tls_main.c).
+    #[inline(always)]
+    pub fn encrypts(self) -> bool {
+        if config!(offsets.upper_protocol) == MISSING
+            || config!(offsets.upper_protocol_name) == MISSING
+        {
+            return false;
+        }
+        let upper = field!(self.0, upper_protocol: *const c_void);
+        !upper.is_null() && field!(upper, upper_protocol_name: u32) == u32::from_le_bytes(*b"tls\0")
+    }
+
     /// Next byte the program will write.
     #[inline(always)]
     pub fn write_seq(self) -> u32 {

@@ -67,6 +67,8 @@ pub struct Config {
     pub names: Names,
     /// Measure request latency: three more hooks.
     pub requests: bool,
+    /// Look at the beginnings of responses.
+    pub responses: bool,
     /// How often the kernel's counters are collected between scrapes.
     #[serde(serialize_with = "value::serialize_duration")]
     pub collection_interval: Duration,
@@ -313,6 +315,7 @@ impl Default for Config {
             limits: Limits::default(),
             names: Names::default(),
             requests: true,
+            responses: true,
             collection_interval: Duration::from_secs(1),
             run_stats: false,
             run_directory: PathBuf::from("/run/portolan"),

@@ -154,6 +154,16 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(config.requests.to_string()),
     },
     Setting {
+        key: "responses",
+        flag: Flag::Off(
+            "no-responses",
+            "Do not look at the first bytes of responses (no protocols, no status)",
+        ),
+        help: "Recognise protocols, TLS and failed requests by the first 24 bytes of responses, in the kernel; nothing of them is kept but a number (needs `requests`)",
+        set: |config, given| value::boolean(given).map(|v| config.responses = v),
+        show: |config| Ok(config.responses.to_string()),
+    },
+    Setting {
         key: "collection_interval",
         flag: Flag::Value("collection-interval", "DURATION"),
         help: "How often counters are read from the kernel between scrapes",

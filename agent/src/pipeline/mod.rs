@@ -255,6 +255,7 @@ fn options(config: &Config, meter: &Meter) -> Options {
         internal_ranges: config.kernel_ranges(),
         ring_bytes: config.limits.ring_bytes.unwrap_or(RING_BYTES),
         requests: config.requests,
+        responses: config.responses,
         dns: config.names.dns,
         pin: config.pin.then(|| pins::DIRECTORY.into()),
         bpf_log: config.bpf_log,

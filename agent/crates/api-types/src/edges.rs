@@ -119,6 +119,15 @@ pub struct Edge {
     /// Requests that took at least half a second, one right after the other on a connection: long
     /// polling, or a slow server.
     pub waits: u64,
+    /// Responses of the server by protocol (`http`, `postgresql`, `mysql`, `redis`) and status (`1xx` to
+    /// `5xx`, `ok`, `error`), as its own host sees them: the first response of each exchange. On the
+    /// client's side those of the same connections, if the server is on this host.
+    #[serde(default)]
+    pub responses: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Connections by what their server's first response showed: a protocol of `responses`, `http2`,
+    /// `tls`, or `unknown`; likewise.
+    #[serde(default)]
+    pub protocols: BTreeMap<String, u64>,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).

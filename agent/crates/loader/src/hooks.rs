@@ -421,11 +421,14 @@ pub const OPTIONAL_FIELDS: &[(&str, &str)] = &[
         "sockets in their storage, where the kernel permits no iterator over maps (docs/kernels.md)",
     ),
     ("last_received", "nothing: the clock is read more often (portolan_tcp_idle_close_seconds)"),
+    ("upper_protocol", KERNEL_TLS),
+    ("upper_protocol_name", KERNEL_TLS),
     ("lock_spinning", RACING_FIN),
     ("lock_owned", RACING_FIN),
 ];
 
 const LIMITED: &str = "how long the receive window and the send buffer limit senders";
+const KERNEL_TLS: &str = "which connections from before the agent the kernel encrypts (kTLS)";
 const RACING_FIN: &str =
     "the end of a connection while it is being read: its FIN may count as one byte received";
 

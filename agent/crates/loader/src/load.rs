@@ -26,7 +26,7 @@ use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
-use super::parts::{self, DNS_ANSWERS, PARTS, SOCKET_TABLE, TCP_CAST};
+use super::parts::{self, DNS_ANSWERS, PARTS, RESPONSES, SOCKET_TABLE, TCP_CAST};
 use super::peers::Peers;
 use super::pins::Pins;
 use super::ports::Ports;
@@ -51,6 +51,8 @@ pub struct Options {
     pub internal_ranges: Vec<IpNet>,
     /// Time requests.
     pub requests: bool,
+    /// Look at the beginnings of responses.
+    pub responses: bool,
     /// Read answers of DNS servers.
     pub dns: bool,
     /// Keep maps, programs and links in this directory of the BPF file system.
@@ -346,6 +348,9 @@ fn what_is_off(
     if let Some(why) = no_dns(hooks, config, options) {
         disabled.push(Disabled::not_observed(DNS_ANSWERS.lost_without, why));
     }
+    if let Some(why) = no_responses(hooks, config, options) {
+        disabled.push(Disabled::not_observed(RESPONSES.lost_without, why));
+    }
     if config.reset_has_reason == 0 {
         let what = "the cause of sent resets, and resets sent without a socket, as for a refused connection";
         let why = "the kernel reports it from 6.10 on".to_owned();
@@ -376,6 +381,27 @@ fn what_is_off(
         }
     }
     disabled
+}
+
+/// Why responses are not looked at although they should be.
+fn no_responses(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {
+    if !options.responses || !options.requests {
+        return None;
+    }
+    let hook = hooks.iter().find(|one| RESPONSES.hooks.contains(&one.hook.name))?;
+    let missing = offsets::missing(&config.offsets, RESPONSES.fields);
+    match &hook.result {
+        Err(why) => Some(format!("{}: {why}", hook.hook.name)),
+        Ok(_) if !missing.is_empty() => {
+            Some(format!("{} not in this kernel's structs, or disabled", missing.join(", ")))
+        }
+        Ok(_) if (RESPONSES.is_on)(config) => None,
+        Ok(_) => {
+            let without =
+                "attached without the part that reads responses, which was refused or disabled";
+            Some(format!("{}: {without}", hook.hook.name))
+        }
+    }
 }
 
 /// Why answers of DNS servers are not read although they should be.

@@ -1,7 +1,10 @@
 //! Resolves the offsets of kernel struct fields and fills the config of the BPF programs.
 
 use agent_common::address::{Range, from_ip};
-use agent_common::config::{Config, MAX_RANGES, MAX_REASONS, MISSING, Offsets};
+use agent_common::config::{
+    Config, MAX_RANGES, MAX_REASONS, MISSING, Offsets, SECOND_ARGUMENT, SENDMSG, SENDTO, WRITE,
+    WRITEV,
+};
 use agent_common::reset::{UNKNOWN, cause_of_reason};
 use agent_common::wire::Wire as _;
 use ipnet::IpNet;
@@ -10,7 +13,7 @@ use super::btf::Btf;
 use super::hooks::TABLE_ITERATION;
 use super::load::{self, Options};
 use super::maps;
-use super::parts::{DNS_ANSWERS, SOCKET_TABLE};
+use super::parts::{DNS_ANSWERS, RESPONSES, SOCKET_TABLE};
 use super::tcp_sock;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
@@ -98,6 +101,22 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
         fallback: load::is_preempted(options).into(),
         ..Config::zeroed()
     };
+    config.responses =
+        (options.responses && options.requests && missing(&offsets, RESPONSES.fields).is_empty())
+            .into();
+    config.result_replaces_argument = cfg!(target_arch = "aarch64").into();
+    config.offsets.syscall_argument =
+        config.offsets.syscall_argument.saturating_add(SECOND_ARGUMENT);
+    for (place, number) in [
+        (WRITE, libc::SYS_write),
+        (SENDTO, libc::SYS_sendto),
+        (WRITEV, libc::SYS_writev),
+        (SENDMSG, libc::SYS_sendmsg),
+    ] {
+        if let (Some(place), Ok(number)) = (config.sending.get_mut(place), u16::try_from(number)) {
+            *place = number;
+        }
+    }
     let ranges = options.internal_ranges.iter().take(MAX_RANGES);
     for (range, network) in config.ranges.iter_mut().zip(ranges) {
         *range = range_of(network);

@@ -86,8 +86,24 @@ pub const DNS_ANSWERS: Part = Part {
     lost_without: "names that programs resolve by DNS",
 };
 
+/// What responses say, looked at when they are sent; see [`agent_common::response`].
+pub const RESPONSES: Part = Part {
+    name: "responses",
+    hooks: &["sock_send_length"],
+    fields: &[
+        "task_flags",
+        "syscall_number",
+        "syscall_argument",
+        "syscall_result",
+        "syscall_first",
+    ],
+    is_on: |config| config.responses == 1,
+    leave_out: |config| config.responses = 0,
+    lost_without: "protocols of connections, and whether requests succeeded",
+};
+
 /// All parts, those first that are missed least.
-pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, DNS_ANSWERS];
+pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, RESPONSES, DNS_ANSWERS];
 
 /// What to load, one after the other, until the kernel takes every hook that has parts: everything,
 /// then without the first part, without the second, without both, and so on.

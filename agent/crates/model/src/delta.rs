@@ -13,7 +13,8 @@ use agent_common::address::{self, Address};
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
 use agent_common::edge::{EdgeKey, ROLE_SERVER};
-use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET};
+use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET, RESPONSE};
+use agent_common::response;
 use agent_common::slot_table::Reclaim;
 
 use super::deduplication::Deduplication;
@@ -266,9 +267,10 @@ fn add_facts(exported: &mut [u64; CLASSES], before: Option<&EdgeCounters>, now: 
             (CONNECTION, sum(&counters.connects)),
             (REQUEST, counters.request.count()),
             (RESET, sum(&counters.resets_sent).wrapping_add(sum(&counters.resets_received))),
+            (RESPONSE, response::looked_at(&counters.responses)),
         ]
     };
-    let had = before.map_or([(CONNECTION, 0), (REQUEST, 0), (RESET, 0)], facts);
+    let had = before.map_or([(CONNECTION, 0), (REQUEST, 0), (RESET, 0), (RESPONSE, 0)], facts);
     for ((class, now), (_, had)) in facts(now).into_iter().zip(had) {
         exported[class] = exported[class].wrapping_add(now.wrapping_sub(had));
     }

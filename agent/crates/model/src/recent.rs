@@ -30,6 +30,7 @@ use agent_common::counters::EdgeCounters;
 use agent_common::drained::Table;
 use agent_common::edge::ROLE_CLIENT;
 use agent_common::queues::Queues;
+use agent_common::response::RESPONSES;
 use hashbrown::{HashMap, HashSet};
 
 pub use self::history::HistoryPoint;
@@ -250,7 +251,7 @@ impl RecentView {
     /// snapshot, with what it counted in that time; and how long the window is, seconds.
     pub fn rows(&self, edges: &[EdgeView], window: u64) -> (Vec<WindowRow>, f64) {
         let (sums, seconds) = self.last(window);
-        let mut rows = self.since_start(edges);
+        let mut rows = self.all(edges);
         for row in &mut rows {
             row.counters = Arc::default();
         }
@@ -264,6 +265,7 @@ impl RecentView {
                 Arc::make_mut(&mut row.counters).merge(sum);
             }
         }
+        share_responses(&mut rows);
         (rows, seconds)
     }
 
@@ -298,6 +300,13 @@ impl RecentView {
 
     /// The rows of all the time since the agent started.
     pub fn since_start(&self, edges: &[EdgeView]) -> Vec<WindowRow> {
+        let mut rows = self.all(edges);
+        share_responses(&mut rows);
+        rows
+    }
+
+    /// The rows with all that their edges have counted.
+    fn all(&self, edges: &[EdgeView]) -> Vec<WindowRow> {
         // Of a row with several edges one may count.
         let mut counts: HashMap<_, bool> = HashMap::new();
         for Subject { labels, counts: one, .. } in self.subjects.iter().map(|(_, subject)| subject)
@@ -313,6 +322,25 @@ impl RecentView {
             address: None,
         };
         edges.iter().map(row).collect()
+    }
+}
+
+/// What a server answers is seen on its side only: the client's row of the same connections has it
+/// from there.
+fn share_responses(rows: &mut [WindowRow]) {
+    let servers = rows.iter().filter(|row| row.is_other_side && row.labels.role == Role::Server);
+    let answered = servers.filter(|row| row.counters.responses != [0; RESPONSES]);
+    let answered: Vec<_> =
+        answered.map(|row| (Arc::clone(&row.labels), row.counters.responses)).collect();
+    let answered: HashMap<_, _> =
+        answered.iter().map(|(labels, responses)| (labels.ends(), responses)).collect();
+    if answered.is_empty() {
+        return;
+    }
+    for row in rows.iter_mut().filter(|row| row.labels.role == Role::Client) {
+        if let Some(responses) = answered.get(&row.labels.ends()) {
+            Arc::make_mut(&mut row.counters).responses = **responses;
+        }
     }
 }
 

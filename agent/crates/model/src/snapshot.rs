@@ -165,6 +165,12 @@ impl EdgeLabels {
         (client.0, client.1, server.0, server.1, *port, *role, *unverified_user)
     }
 
+    /// The same but for the side: both rows of the same connections have it.
+    pub(super) fn ends(&self) -> (&str, &str, &str, &str, u16, Option<u32>) {
+        let (client, client_namespace, server, server_namespace, port, _, user) = self.names();
+        (client, client_namespace, server, server_namespace, port, user)
+    }
+
     /// The overflow row of a role.
     pub fn other(role: Role) -> Self {
         Self::new(Service::other(), Service::other(), 0, role)

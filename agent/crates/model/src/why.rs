@@ -52,6 +52,14 @@ const ABORTS: [(&str, &str); 4] = [
     ("abort_unreachable", "died (unreachable)"),
 ];
 
+/// Responses that are errors, in words: number in the contract, name, text.
+const RESPONSES: [(usize, &str, &str); 4] = [
+    (4, "response_http_5xx", "HTTP 5xx"),
+    (6, "response_postgresql_error", "PostgreSQL errors"),
+    (8, "response_mysql_error", "MySQL errors"),
+    (10, "response_redis_error", "Redis errors"),
+];
+
 /// Something that went wrong, or is wrong now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
@@ -72,6 +80,9 @@ pub fn why(counters: &EdgeCounters, queues: Option<Queues>) -> Vec<Cause> {
     push(&mut causes, "request_unanswered", "unanswered", counters.unanswered);
     let stopping = counters.unanswered_stopping;
     push(&mut causes, "request_unanswered_stopping", "unanswered while stopping", stopping);
+    for (status, cause, text) in RESPONSES {
+        push(&mut causes, cause, text, counters.responses.get(status).copied().unwrap_or(0));
+    }
     let aborted = ABORT_CAUSE_NAMES.iter().zip(aborts).map(|(name, n)| (*name, *n));
     causes.extend(of(&ABORTS, "abort_", aborted));
     let resets = CAUSE_NAMES.iter().zip(resets_sent.iter().zip(resets_received)).enumerate();

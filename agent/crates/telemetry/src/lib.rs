@@ -34,6 +34,7 @@ mod recovery;
 pub mod reference;
 mod reservations;
 mod resets;
+mod responses;
 mod rows;
 mod segments;
 mod services;

@@ -14,7 +14,7 @@ use super::{Format, View};
 use super::{
     aborts, agent, backends, conditions, conflicts, connects, ephemeral, events, hooks, idle,
     latency, ledger, limited, listeners, memory, probes, process, pushes, queues, recovery,
-    reservations, resets, segments, services, sources, traffic, unanswered, unverified,
+    reservations, resets, responses, segments, services, sources, traffic, unanswered, unverified,
 };
 
 /// One metric.
@@ -64,6 +64,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
     [
         connects::METRICS,
         latency::METRICS,
+        responses::METRICS,
         unanswered::METRICS,
         traffic::METRICS,
         recovery::METRICS,

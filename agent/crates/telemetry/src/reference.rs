@@ -214,6 +214,7 @@ const CLASSES_EXPLAINED: [&str; CLASSES] = [
     "a detail record about a reset or a failed attempt, for the log; a lost record changes no count",
     "a bind(2), or a listen(2) that lost its port; found as succeeded or as failed",
     "a DNS response with records to a program of this host; found as parsed or as malformed",
+    "the first response of an exchange, on a connection that is neither TLS nor of an unknown protocol; found in `portolan_responses_total`, or as the first of a connection without statuses in `portolan_connection_security_total`",
 ];
 
 /// What each reason for a loss means, in the contract's order.
@@ -226,10 +227,12 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "a table refused a row for another reason; with `edge` and `owner` mostly two CPUs that inserted the same key at once, and nothing is missing",
     "too many threads were in bind(2) or connect(2) at once: the outcome is not known, or a connect refused before the SYN is not counted",
     "a bind without an outcome for a second was counted as failed, and succeeded later",
-    "the program had read the response before Portolan could, or too many were queued at once",
-    "the response was in pages that BPF programs cannot read; depends on the network card's driver",
+    "of DNS: the program had read the response before Portolan could, or too many were queued at once; of a response: the connection ended, or the next response was sent, before its send returned",
+    "of DNS: the response was in pages that BPF programs cannot read, which depends on the network card's driver; of a response: the program's buffer could not be read",
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
     "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in a row `other` of that tenant, whose namespace names it; others still find room",
+    "the response came from no buffer of its program: sent from a file, by io_uring, splice or sendmmsg, or by a 32-bit program",
+    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged",
 ];
 
 /// The whole text.

@@ -92,6 +92,8 @@ fn calm(edge: Edge) -> Edge {
         aborts: [].into(),
         unanswered: 0,
         unanswered_stopping: 0,
+        responses: BTreeMap::new(),
+        protocols: BTreeMap::new(),
         waits: 0,
         close_wait: Some(0),
         request,

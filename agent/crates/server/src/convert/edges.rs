@@ -9,6 +9,7 @@ use agent_common::exported::LONGEST_SECONDS;
 use agent_common::histogram::Histogram;
 use agent_common::limit::LIMIT_NAMES;
 use agent_common::reset::CAUSE_NAMES;
+use agent_common::response::{PROTOCOL_NAMES, STATUS_NAMES, STATUSES};
 use agent_common::retransmit::PHASE_NAMES;
 use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window, WindowChoice};
 use model::recent::WindowRow;
@@ -88,6 +89,7 @@ impl ToApi for WindowRow {
             unanswered,
             unanswered_stopping,
             waits,
+            responses,
             listen_drops,
             synack_retransmits,
             connect,
@@ -145,6 +147,8 @@ impl ToApi for WindowRow {
             unanswered: *unanswered,
             unanswered_stopping: *unanswered_stopping,
             waits: *waits,
+            responses: by_protocol(responses),
+            protocols: named(&PROTOCOL_NAMES, responses.get(STATUSES..).unwrap_or_default()),
             listen_overflows: *listen_drops,
             synack_retransmits: *synack_retransmits,
             connect: connect.to_api(),
@@ -152,6 +156,16 @@ impl ToApi for WindowRow {
             request: request.to_api(),
         }
     }
+}
+
+/// Responses by protocol and status, without zeros.
+fn by_protocol(responses: &[u64]) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let mut all: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    let counts = STATUS_NAMES.iter().zip(responses).filter(|(_, count)| **count > 0);
+    for ((protocol, status), count) in counts {
+        all.entry((*protocol).to_owned()).or_default().insert((*status).to_owned(), *count);
+    }
+    all
 }
 
 /// Counts by name, without zeros.
