@@ -157,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "responses",
         flag: Flag::Off(
             "no-responses",
-            "Do not look at the first bytes of responses (no protocols, no status)",
+            "Disable looking at the first bytes of responses (no protocols, no error ratio, no TLS share)",
         ),
         help: "Recognise protocols, TLS and failed requests by the first 24 bytes of responses, in the kernel; nothing of them is kept but a number (needs `requests`)",
         set: |config, given| value::boolean(given).map(|v| config.responses = v),

@@ -130,6 +130,7 @@ fn start(cgroup_root: &Path) -> Kernel {
         ring_bytes: 1 << 16,
         internal_ranges: Vec::new(),
         requests: true,
+        responses: true,
         dns: true,
         pin: None,
         bpf_log: false,

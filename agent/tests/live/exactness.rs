@@ -19,6 +19,7 @@ mod http;
 mod postgres;
 mod programs;
 mod redis;
+mod responses;
 mod watcher;
 
 pub use programs::{Load, Nginx, Redis, Server, free_port_in, missing};

@@ -82,6 +82,44 @@ fn a_response_counts_however_it_is_sent() {
     agent.stop();
 }
 
+/// The beginning of a response, padded to [`RESPONSE`] bytes; a file for those that send one.
+#[test]
+fn the_status_is_read_however_a_response_is_sent() {
+    needs_kernel!();
+    const EXCHANGES: u64 = 3;
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let mut body = b"HTTP/1.1 503 Service Unavailable\r\n".to_vec();
+    body.resize(RESPONSE, b'x');
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&body).unwrap();
+    let mut expected = 0;
+    for (name, send) in WAYS.iter().filter(|(name, _)| *name != "copy") {
+        let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
+        for _ in 0..EXCHANGES {
+            client.write_all(&[b'q'; REQUEST]).unwrap();
+            net::read_exactly(&mut server, REQUEST).unwrap();
+            send(&mut server, &body, &file).unwrap_or_else(|error| panic!("{name}: {error}"));
+            net::read_exactly(&mut client, RESPONSE).unwrap();
+        }
+        let port = port.to_string();
+        let status = [("port", port.as_str()), ("protocol", "http"), ("status", "5xx")];
+        if *name == "sendfile" {
+            expected += EXCHANGES;
+        } else {
+            agent.eventually((*name, EXCHANGES), |now| {
+                (*name, now.sum("portolan_responses_total", &status))
+            });
+        }
+    }
+    if !facts::kernel_is_before(6, 5) {
+        let lost = [("class", "response"), ("reason", "no_buffer")];
+        agent.eventually(expected, |now| now.sum("portolan_events_lost_total", &lost));
+    }
+    agent.ledger_adds_up();
+    agent.stop();
+}
+
 #[test]
 fn thousands_of_quick_turns_are_all_counted_on_both_sides() {
     needs_kernel!();

@@ -16,6 +16,7 @@ pub fn board(limits: &Limits) -> Board {
             Row { title: "At a glance", height: 4, panels: glance(limits) },
             Row { title: "Server or network?", height: 9, panels: layers(limits) },
             Row { title: "Clients", height: 8, panels: clients(limits) },
+            Row { title: "Responses", height: 8, panels: responses() },
             Row { title: "Backends", height: 8, panels: backends() },
             Row { title: "Dependencies", height: 8, panels: dependencies(limits) },
         ],
@@ -85,6 +86,25 @@ fn clients(limits: &Limits) -> Vec<Panel> {
         Panel::lines("Resets and retransmits", "Per minute: resets by cause, each counted once, and segments that either side retransmitted.", Unit::PerMinute, 6)
             .query(format!("60 * sum by (cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "reset: {{cause}}")
             .query(format!("60 * sum(edge:portolan_tcp_retransmits:rate5m{{{TO}}})"), "retransmits"),
+    ]
+}
+
+fn responses() -> Vec<Panel> {
+    let connections = |security: &str| {
+        format!("sum(rate(portolan_connection_security_total{{{TO}{security}}}[$__rate_interval]))")
+    };
+    vec![
+        Panel::lines("Responses by status", "Responses per second of the service by protocol and status: HTTP/1, PostgreSQL, MySQL and Redis without TLS. Seen on the service's own host; the first response of each exchange.", Unit::RequestsPerSecond, 9)
+            .query(format!("sum by (protocol, status) (edge:portolan_responses:rate5m{{{TO}}})"), "{{protocol}} {{status}}")
+            .or_else("no recognised protocol")
+            .stacked(),
+        Panel::lines("Errors by client", "Share of the responses to each client that are errors of the service: HTTP 5xx, errors of a database.", Unit::Ratio, 9)
+            .query(format!("max by (client, protocol) (edge:portolan_responses_errors:ratio_rate5m{{{TO}}})"), "{{client}}: {{protocol}}")
+            .or_else("none"),
+        Panel::lines("Connections in plain text", "Share of the new connections to the service, of those whose protocol is recognised, that are not encrypted with TLS.", Unit::Ratio, 6)
+            .query(format!("{} / ({} > 0)", connections(", security=\"plaintext\""), connections(", security!=\"unknown\"")), "plain text")
+            .or_else("no recognised protocol")
+            .between(0.0, 1.0),
     ]
 }
 

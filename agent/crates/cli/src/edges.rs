@@ -23,7 +23,8 @@ Examples:
 
 An edge between two services of this host is counted on both sides; the client's is shown, --role
 shows the other. WHY names what failed in the window, or is stuck now,
-and marks what a user can have made up in a network namespace of their own. P50 and P99 are request
+and marks what a user can have made up in a network namespace of their own. ERR% is the share of
+failed connects, unanswered requests and error responses (HTTP 5xx, errors of databases). P50 and P99 are request
 latencies, RTT is the median round-trip time. With --output json every edge is there; `other_side`
 marks those that a table omits.";
 
@@ -88,6 +89,8 @@ enum Sort {
     Requests,
     /// Requests without a response.
     Unanswered,
+    /// Share of failed connects, unanswered requests and errors.
+    Errors,
     /// Median request latency.
     P50,
     /// Request latency that 99 % of requests stay below.
@@ -125,6 +128,7 @@ const COLUMNS: &[Column] = &[
     number("ACTIVE", 6),
     number("REQUESTS", 0),
     number("UNANS", 1),
+    number("ERR%", 2),
     number("P50", 7),
     number("P99", 0),
     number("RTT", 11),
@@ -257,6 +261,7 @@ fn row(edge: &Edge) -> Vec<String> {
         human::count(edge.active),
         human::count(edge.request.count),
         human::count(edge.unanswered),
+        error_ratio(edge).map_or_else(|| "-".to_owned(), share),
         human::quantile(edge.request.p50_seconds),
         human::quantile(edge.request.p99_seconds),
         human::quantile(edge.rtt.p50_seconds),
@@ -267,6 +272,11 @@ fn row(edge: &Edge) -> Vec<String> {
         human::count(resets(edge)),
         why(edge),
     ]
+}
+
+/// A share as a column headed `%` has it.
+fn share(share: f64) -> String {
+    human::percent(share).trim_end_matches('%').to_owned()
 }
 
 /// What is not well, most important first, behind a mark if a user can have made it up; `-` if nothing
@@ -301,6 +311,26 @@ pub fn failed(edge: &Edge) -> u64 {
     edge.connects.values().sum::<u64>() - connected(edge)
 }
 
+/// Responses that are errors of the server.
+pub fn error_responses(edge: &Edge) -> u64 {
+    let statuses = edge.responses.values().flatten();
+    statuses.filter(|(status, _)| is_error(status)).map(|(_, count)| count).sum()
+}
+
+/// Whether a response of this status is an error of the server: not what its caller did wrong.
+pub fn is_error(status: &str) -> bool {
+    matches!(status, "5xx" | "error")
+}
+
+/// Connects that failed, requests without a response and those that were answered with an error, as a
+/// share of all connects and requests; `None` without any.
+pub fn error_ratio(edge: &Edge) -> Option<f64> {
+    let unmade = failed(edge).saturating_add(edge.unanswered);
+    let all = unmade.saturating_add(connected(edge)).saturating_add(edge.request.count);
+    let bad = unmade.saturating_add(error_responses(edge));
+    (all > 0).then(|| (bad as f64 / all as f64).min(1.0))
+}
+
 /// Connections that a kernel gave up.
 pub fn aborts(edge: &Edge) -> u64 {
     edge.aborts.values().sum()
@@ -330,6 +360,7 @@ impl Sort {
             Self::Active => Some(edge.active),
             Self::Requests => Some(edge.request.count),
             Self::Unanswered => Some(edge.unanswered),
+            Self::Errors => error_ratio(edge).map(|share| (share * 1e9) as u64),
             Self::P50 => nanoseconds(&edge.request, |latency| latency.p50_seconds),
             Self::P99 => nanoseconds(&edge.request, |latency| latency.p99_seconds),
             Self::Rtt => nanoseconds(&edge.rtt, |latency| latency.p50_seconds),
@@ -366,10 +397,10 @@ mod tests {
         assert_eq!(
             SHOWN.text(answer(), None),
             "\
-CLIENT      SERVER     PORT  ROLE      CONNECTS  FAILED  ACTIVE  REQUESTS  UNANS      P50      P99      RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS  WHY
-prod/shop   postgres   5432  client          10       3       5         7      3  31.2 ms   > 10 s  45.8 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 1 unanswered while stopping, 2 died (user timeout), 2 reset (idle reuse), 1 reset (keep-alive)
-(listener)  postgres   5432  listener         0       0       0         0      0        -        -        -     0 B       0 B        0       0       1  4 dropped by the listener
-internet    prod/shop  8080  server           5       0       0         1      0    75 µs  99.5 µs        -     0 B     500 B        0       0       0  -
+CLIENT      SERVER     PORT  ROLE      CONNECTS  FAILED  ACTIVE  REQUESTS  UNANS  ERR%      P50      P99      RTT    SENT  RECEIVED  RETRANS  ABORTS  RESETS  WHY
+prod/shop   postgres   5432  client          10       3       5         7      3  26.1  31.2 ms   > 10 s  45.8 µs  123 kB   7.65 MB        3       2       3  2 refused, 1 connect timed out, 3 unanswered, 1 unanswered while stopping, 2 died (user timeout), 2 reset (idle reuse), 1 reset (keep-alive)
+internet    prod/shop  8080  server           5       0       0         1      0  16.7    75 µs  99.5 µs        -     0 B     500 B        0       0       0  1 HTTP 5xx
+(listener)  postgres   5432  listener         0       0       0         0      0     -        -        -        -     0 B       0 B        0       0       1  4 dropped by the listener
 last 100 s
 "
         );
@@ -428,6 +459,7 @@ last 100 s
         let edge = &mut idle.edges[0];
         (edge.active, edge.opened, edge.closed, edge.request.count) = (0, 0, 0, 0);
         edge.connects.insert("ok".to_owned(), 0);
+        edge.why.clear();
         let text = SHOWN.text(idle.clone(), None);
         assert!(!text.contains("internet"), "{text}");
         assert!(text.contains("; 1 idle edge hidden: --all"), "{text}");

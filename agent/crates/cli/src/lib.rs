@@ -15,6 +15,7 @@ mod explain;
 mod human;
 mod known;
 mod map;
+mod operations;
 mod outcome;
 mod policy;
 mod ports;
@@ -37,7 +38,8 @@ pub mod judgement {
 /// Numbers, names and causes in the words of the commands' tables, for screens that show the same.
 pub mod words {
     pub use crate::edges::{
-        aborts, client, connected, failed, is_busy, is_without_client, resets, urgency, why,
+        aborts, client, connected, error_ratio, error_responses, failed, is_busy,
+        is_without_client, resets, urgency, why,
     };
     pub use crate::events::line as event;
     pub use crate::human::{
@@ -83,6 +85,8 @@ pub enum Command {
     Balance(Box<balance::BalanceArgs>),
     /// Will a keep-alive mismatch reset requests? How long idle connections last, and are used.
     Timeouts(timeouts::TimeoutsArgs),
+    /// Which protocols do services speak, in plain text or TLS, and how do their requests end?
+    Operations(operations::OperationsArgs),
     /// Show connections between network segments, and which are allowed.
     Segments(segments::SegmentsArgs),
     /// Generate network policies from what was observed; test what a policy would cut.
@@ -124,6 +128,7 @@ impl Command {
             Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),
             Self::Balance(arguments) => balance::run(arguments),
             Self::Timeouts(arguments) => timeouts::run(arguments),
+            Self::Operations(arguments) => operations::run(arguments),
             Self::Segments(arguments) => segments::run(arguments),
             Self::Policy(arguments) => policy::run(arguments, segments),
             Self::State(arguments) => state::run(arguments),

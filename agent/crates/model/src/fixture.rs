@@ -6,9 +6,12 @@ use std::sync::Arc;
 use agent_common::abort::USER_TIMEOUT;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
-use agent_common::ledger::{CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST};
+use agent_common::ledger::{
+    CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST, RESPONSE, UNFRAMED,
+};
 use agent_common::queues::Queues;
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER, UNUSED};
+use agent_common::response::STATUSES;
 use agent_common::wire::Wire;
 
 use super::balance::Weights;
@@ -201,6 +204,10 @@ pub fn snapshot() -> Snapshot {
     from_internet.closed = 5;
     from_internet.received_bytes = 500;
     from_internet.request.observe(75);
+    // Of HTTP: 2xx, 5xx, and connections.
+    for (at, count) in [(1, 4), (4, 1), (STATUSES, 5)] {
+        from_internet.responses[at] = count;
+    }
 
     let mut listening = EdgeCounters::ZERO;
     listening.listen_drops = 4;
@@ -210,6 +217,8 @@ pub fn snapshot() -> Snapshot {
     let mut kernel = Ledger::zeroed();
     kernel.seen[CONNECTION] = 18;
     kernel.seen[REQUEST] = 8;
+    kernel.seen[RESPONSE] = 6;
+    kernel.lost[RESPONSE][UNFRAMED] = 1;
     kernel.seen[EDGE] = 4;
     kernel.lost[EDGE][NO_SLOT] = 1;
     kernel.seen[EVENT] = 9;
@@ -291,7 +300,11 @@ pub fn snapshot() -> Snapshot {
         }],
         unverified_conflicts: by_user(1500, 4),
         unverified_connects: by_user(1500, 70),
-        ledger: LedgerView { kernel, exported: [18, 8, 4, 15, 3, 2, 7, 0, 0], recursion_misses: 1 },
+        ledger: LedgerView {
+            kernel,
+            exported: [18, 8, 4, 15, 3, 2, 7, 0, 0, 5],
+            recursion_misses: 1,
+        },
         hooks: vec![
             hook("inet_sock_set_state", true, 90, 0.000_045, 0),
             hook("sock_send_length", false, 0, 0.0, 0),

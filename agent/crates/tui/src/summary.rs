@@ -16,7 +16,8 @@ const CELLS: usize = 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Totals {
     pub requests_per_second: f64,
-    /// Failed connects and unanswered requests, of all connects and requests; null without any.
+    /// Failed connects, unanswered requests and error responses, of all connects and requests; null
+    /// without any.
     pub failed_ratio: Option<f64>,
     /// The highest 99th percentile of an edge.
     pub highest_p99_seconds: Option<f64>,
@@ -66,7 +67,7 @@ impl Totals {
                 totals.requests_per_second += edge.request.count as f64 / seconds;
                 totals.connections_per_second += connected as f64 / seconds;
                 totals.open_connections = totals.open_connections.saturating_add(edge.active);
-                bad = bad.saturating_add(failed);
+                bad = bad.saturating_add(failed).saturating_add(words::error_responses(edge));
                 all = all.saturating_add(failed + connected + edge.request.count);
                 again = again.saturating_add(edge.retransmits);
                 sent += segments(edge);
@@ -77,7 +78,7 @@ impl Totals {
                 };
             }
         }
-        totals.failed_ratio = (all > 0).then(|| bad as f64 / all as f64);
+        totals.failed_ratio = (all > 0).then(|| (bad as f64 / all as f64).min(1.0));
         totals.retransmitted_ratio = (sent > 0.0).then(|| again as f64 / sent);
         totals
     }

@@ -17,8 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A cluster of its own, as the user postgres, which the server insists on.
-struct Postgres {
-    port: u16,
+pub(super) struct Postgres {
+    /// Where it listens.
+    pub(super) port: u16,
     programs: PathBuf,
     _server: Server,
     _directory: TempDir,
@@ -34,7 +35,7 @@ fn programs() -> Option<PathBuf> {
 }
 
 /// Why it cannot run here, if so.
-fn cannot_run() -> Option<String> {
+pub(super) fn cannot_run() -> Option<String> {
     if programs().is_none() {
         return Some("not installed: postgresql".to_owned());
     }
@@ -53,7 +54,7 @@ fn user() -> Option<(u32, u32)> {
 }
 
 impl Postgres {
-    fn start(namespace: &Namespace) -> Self {
+    pub(super) fn start(namespace: &Namespace) -> Self {
         let programs = programs().expect("looked for before");
         let (uid, gid) = user().expect("looked for before");
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -92,7 +93,7 @@ impl Postgres {
     }
 
     /// pgbench from `client`, one round trip per connection start.
-    fn pgbench(&self, client: &Namespace, server: &Namespace, options: &str) -> Load {
+    pub(super) fn pgbench(&self, client: &Namespace, server: &Namespace, options: &str) -> Load {
         let mut command = client.command(&self.programs.join("pgbench").to_string_lossy());
         command.env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable");
         command.args(["-h", &server.v4.to_string(), "-p", &self.port.to_string()]);

@@ -43,6 +43,7 @@ runbooks![
     "PortolanConnectionsTimingOut",
     "PortolanConntrackNearlyFull",
     "PortolanCoverageLow",
+    "PortolanErrorResponses",
     "PortolanEventsLost",
     "PortolanHookMissing",
     "PortolanInterfaceDrops",

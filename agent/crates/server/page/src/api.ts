@@ -70,6 +70,8 @@ export interface Edge extends Ends {
   resets_received: Counts;
   aborts: Counts;
   unanswered: number;
+  responses: Record<string, Counts>;
+  protocols: Counts;
   listen_overflows: number;
   synack_retransmits: number;
   connect: Latency;

@@ -105,9 +105,14 @@ export function row(edge: Edge, context: Context): Row {
     requests: per(edge.request.count),
     connects: per(attempts),
     failed: per(failed),
-    errors: tried > 0 ? ((failed + edge.unanswered) / tried) * 100 : null,
+    errors: tried > 0 ? Math.min(((failed + edge.unanswered + errorResponses(edge)) / tried) * 100, 100) : null,
     retransmits: segments > 0 && edge.sent_bytes + edge.retransmits > 0 ? (edge.retransmits / segments) * 100 : null,
   };
+}
+
+/** Responses that are errors of the server. */
+function errorResponses(edge: Edge): number {
+  return Object.values(edge.responses).reduce((all, counts) => all + (counts["5xx"] ?? 0) + (counts["error"] ?? 0), 0);
 }
 
 function state(edge: Edge, isNoConnection: boolean, isWarned: boolean, isIdle: boolean): State {

@@ -81,6 +81,11 @@ function facts(row: Row, other: Edge | undefined, { now, seconds, window }: Arou
   const results = Object.entries(edge.connects).map(([result, n]) => `${result.replaceAll("_", " ")} ${count(n)}`);
   const side = (name: string, it: Edge | undefined) =>
     it && it.request.count > 0 ? `${name} P50 ${quantile(it.request.p50_seconds)}, P99 ${quantile(it.request.p99_seconds)}` : "";
+  const statuses = Object.entries(edge.responses).map(
+    ([protocol, counts]) => `${protocol}: ${Object.entries(counts).map(([status, n]) => `${status} ${count(n)}`).join(", ")}`,
+  );
+  const silent = Object.entries(edge.protocols).filter(([protocol]) => !(protocol in edge.responses));
+  const protocols = [...statuses, ...silent.map(([protocol, n]) => `${protocol}: ${count(n)} connections`)];
   const causes = [...Object.entries(edge.resets_sent), ...Object.entries(edge.resets_received)];
   const byCause = causes.filter(([cause]) => cause !== "no_listener").map(([cause, n]) => `${cause.replaceAll("_", " ")} ${count(n)}`);
   const phases = Object.entries(edge.retransmits_by_phase).map(([phase, n]) => `${phase} ${count(n)}`);
@@ -104,6 +109,7 @@ function facts(row: Row, other: Edge | undefined, { now, seconds, window }: Arou
       ...pair("Open", `${count(edge.active)}, opened ${count(edge.opened)}, closed ${count(edge.closed)}`),
       ...pair("Requests", `${rate(row.requests)}/s`, ...[side("client", here), side("server", there)].filter(Boolean).map((text) => element("div", {}, text))),
       ...pair("Unanswered", count(edge.unanswered)),
+      ...(protocols.length > 0 ? pair("Protocol", protocols.join("; ")) : []),
       ...pair("Resets", `${count(resets(edge))}${byCause.length > 0 ? ` (${byCause.join(", ")})` : ""}`),
       ...pair("Round trip", `P50 ${quantile(edge.rtt.p50_seconds)}, P99 ${quantile(edge.rtt.p99_seconds)}`),
       ...pair("Retransmits", `${count(edge.retransmits)}${row.retransmits === null ? "" : ` (${percent(row.retransmits)} of segments)`}${phases.length > 0 ? `: ${phases.join(", ")}` : ""}`),

@@ -262,6 +262,7 @@ async fn an_edge_has_everything_in_base_units() {
             "sent_bytes": 123_456, "received_bytes": 7_654_321, "retransmits": 3,
             "resets_sent": {"idle_reuse": 2, "unused": 4}, "resets_received": {"keepalive_timeout": 1},
             "aborts": {"user_timeout": 2}, "unanswered": 3, "unanswered_stopping": 1, "waits": 2,
+            "responses": {}, "protocols": {},
             "listen_overflows": 0, "synack_retransmits": 0,
             "connect": {"count": 6, "sum_seconds": 3.001_791, "p50_seconds": 0.000_25, "p99_seconds": 4.849_999_999_999_999},
             "rtt": {"count": 5, "sum_seconds": 0.000_305, "p50_seconds": 0.000_045_833_333_333_333_34, "p99_seconds": 0.000_147_5},

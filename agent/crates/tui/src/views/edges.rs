@@ -16,7 +16,7 @@ pub(super) const HELP: &[&str] = &[
     "✗ ! findings of portolan check; ! also what failed at all; ✓ ok; · nothing happens",
     "REQ/S CONN/S FAIL/S  requests, connections made, failed connects a second",
     "P50 P99              request latency, as the side that counted saw it",
-    "ERR%                 failed connects and unanswered requests, of all connects and requests",
+    "ERR%                 failed connects, unanswered requests and errors, of all connects and requests",
     "UNANS                requests without a response; RETR% retransmitted segments",
     "WHY                  causes, most important first; ← what it follows from",
     "60 s                 requests (connects where there are none), the last minute",
@@ -177,9 +177,7 @@ fn row<'a>(host: usize, look: &'a Look, edge: &'a Edge) -> Row<'a> {
     let (failed, connected) = (words::failed(edge), words::connected(edge));
     let found = finding(look, edge);
     let mark = mark(edge, found);
-    let bad = failed.saturating_add(edge.unanswered);
-    let all = bad.saturating_add(connected).saturating_add(edge.request.count);
-    let errors = (all > 0).then(|| bad as f64 / all as f64);
+    let errors = words::error_ratio(edge);
     let sent = segments(edge);
     let again = (sent > 0.0).then(|| edge.retransmits as f64 / sent);
     let mut why = words::why(edge);
