@@ -55,6 +55,9 @@ codes! {
     CONNECTIONS_RESET "PC109"
         "connections are reset"
         "docs/runbooks/PortolanResetStorm.md#fix";
+    ERROR_RESPONSES "PC110"
+        "requests are answered with errors"
+        "docs/runbooks/PortolanErrorResponses.md#fix";
     SLOW "PP201"
         "requests are slow"
         "docs/runbooks/PortolanLatencyHigh.md#fix";

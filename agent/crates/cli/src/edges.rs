@@ -311,6 +311,11 @@ pub fn failed(edge: &Edge) -> u64 {
     edge.connects.values().sum::<u64>() - connected(edge)
 }
 
+/// Responses whose status is known.
+pub fn responses(edge: &Edge) -> u64 {
+    edge.responses.values().flat_map(|statuses| statuses.values()).sum()
+}
+
 /// Responses that are errors of the server.
 pub fn error_responses(edge: &Edge) -> u64 {
     let statuses = edge.responses.values().flatten();

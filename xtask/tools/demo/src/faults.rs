@@ -54,6 +54,17 @@ pub const FAULTS: &[Fault] = &[
         cause: "never_answers",
     },
     Fault {
+        name: "http-errors",
+        what: "a release of the catalog answers every third request with 500",
+        alert: "PortolanErrorResponses",
+        culprit: "catalog.js",
+        also: &[],
+        code: "PC110",
+        says: "catalog.js",
+        between: &["gateway", "catalog.js"],
+        cause: "server_error",
+    },
+    Fault {
         name: "auth-down",
         what: "the auth service is killed",
         alert: "PortolanConnectionsRefused",
@@ -172,7 +183,7 @@ impl Broken {
         }
         match fault.name {
             // The programs do these themselves, when they find the names in the list.
-            "gateway-timeout" | "keepalive-resets" => {}
+            "gateway-timeout" | "http-errors" | "keepalive-resets" => {}
             "auth-down" => shop.retain(|(name, _)| *name != "auth"),
             "slow-database" => {
                 let lock = "BEGIN; LOCK TABLE orders; SELECT pg_sleep(0.8); COMMIT; SELECT pg_sleep(0.05);";

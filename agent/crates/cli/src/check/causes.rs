@@ -62,9 +62,28 @@ const RULES: &[(&[&str], &[&str], Relation)] = &[
         Relation::Server,
     ),
     (&[code::SLOW, code::NOT_READING], &[code::UNANSWERED], Relation::Server),
-    (&[code::SLOW, code::UNANSWERED, code::CONNECTIONS_RESET], CONNECTS, Relation::Calls),
-    (&[code::SLOW, code::UNANSWERED], &[code::UNANSWERED, code::RETRANSMITS], Relation::Calls),
-    (&[code::SLOW, code::UNANSWERED], &[code::SLOW], Relation::Calls),
+    (
+        &[code::SLOW, code::UNANSWERED, code::CONNECTIONS_RESET, code::ERROR_RESPONSES],
+        CONNECTS,
+        Relation::Calls,
+    ),
+    (
+        &[code::SLOW, code::UNANSWERED, code::ERROR_RESPONSES],
+        &[code::UNANSWERED, code::RETRANSMITS],
+        Relation::Calls,
+    ),
+    (
+        &[code::ERROR_RESPONSES],
+        &[
+            code::IDLE_REUSE,
+            code::CONNECTIONS_RESET,
+            code::CONNECTIONS_DIE,
+            code::NO_LOCAL_PORT,
+            code::ERROR_RESPONSES,
+        ],
+        Relation::Calls,
+    ),
+    (&[code::SLOW, code::UNANSWERED, code::ERROR_RESPONSES], &[code::SLOW], Relation::Calls),
     (&[code::EVENTS_DROPPED], &[code::TABLE_FULL, code::MEMORY_SHORT], Relation::Host),
     (
         &[code::CONNECTS_TIME_OUT, code::RETRANSMITS],
@@ -196,9 +215,11 @@ mod tests {
             on(code::CONNECTS_REFUSED, Severity::Error, "gateway", "catalog"),
             on(code::UNANSWERED, Severity::Warning, "gateway", "catalog"),
             on(code::SLOW, Severity::Warning, "other", "unrelated"),
+            on(code::ERROR_RESPONSES, Severity::Warning, "users", "gateway"),
+            on(code::ERROR_RESPONSES, Severity::Warning, "unrelated", "database"),
         ]);
         let causes: Vec<_> = found.iter().map(|(_, cause, _)| cause.as_deref()).collect();
-        assert_eq!(causes, [Some("PC101"), None, Some("PC101"), None]);
+        assert_eq!(causes, [Some("PC101"), None, Some("PC101"), None, Some("PC101"), None]);
     }
 
     #[test]

@@ -20,6 +20,11 @@ pub(super) const UNANSWERED_SHARE: f64 = 0.01;
 pub(super) const UNANSWERED_SHARE_INTERNET: f64 = 0.1;
 /// More requests without a response than with one, and at least so many: an error.
 pub(super) const UNANSWERED_ERROR: u64 = 10;
+/// Responses that are errors of the server: a minute, and their share of all; more of them than of
+/// others, and at least so many: an error.
+pub(super) const ERRORS_PER_MINUTE: f64 = 3.0;
+pub(super) const ERRORS_SHARE: f64 = 0.05;
+pub(super) const ERRORS_ERROR: u64 = 10;
 /// Connections that died, and those reset after a pause, a minute.
 pub(super) const DEAD_PER_MINUTE: f64 = 0.6;
 /// Other resets: a minute, and their share of connects and requests.
@@ -62,6 +67,10 @@ const LIMITS: &[(&str, &str)] = &[
     ),
     (code::CONNECTIONS_DIE, "more than 0.6 a minute"),
     (code::IDLE_REUSE, "more than 0.6 a minute"),
+    (
+        code::ERROR_RESPONSES,
+        "more than 3 a minute and 5 % of responses; error if 10 or more and most responses",
+    ),
     (code::CONNECTIONS_RESET, "more than 60 a minute and 10 % of connects and requests"),
     (code::SLOW, "p99 over 500 ms, of 20 requests or more, without long polling"),
     (

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api_types::{Cause, Change, Edge, Kind, Role, Source};
 
 use super::name::Name;
+use crate::edges;
 
 /// The rows of two services and a port.
 #[derive(Clone, Debug)]
@@ -83,6 +84,17 @@ impl<'a> Pair<'a> {
     pub fn unanswered(&self) -> u64 {
         let sum = |rows: &[&Edge]| rows.iter().map(|edge| edge.unanswered).sum::<u64>();
         sum(&self.once).max(sum(&self.others))
+    }
+
+    /// Responses that are errors of the server, and all of which the status is known; seen on the
+    /// server's side, and shown on either.
+    pub fn error_responses(&self) -> (u64, u64) {
+        let all =
+            |edge: &&Edge| edge.responses.values().flat_map(|counts| counts.values()).sum::<u64>();
+        let of = |rows: &[&Edge]| {
+            (rows.iter().copied().map(edges::error_responses).sum(), rows.iter().map(all).sum())
+        };
+        of(&self.once).max(of(&self.others))
     }
 
     /// Requests that may be long polling.

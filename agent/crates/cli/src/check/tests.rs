@@ -1,5 +1,7 @@
 //! Checks of the API's own answers: as they are, without any fault, and with one fault each.
 
+use std::collections::BTreeMap;
+
 use api_types::{
     BalanceVerdict, Cause, Conflict, Edge, Evidence, Finding, Latency, Role, Severity, Timestamp,
     code,
@@ -125,6 +127,12 @@ fn roots(done: &Done) -> Vec<(&str, Severity)> {
     grave.map(|one| (one.code.as_str(), one.severity)).collect()
 }
 
+/// Responses of HTTP by status.
+fn responses(counts: &[(&str, u64)]) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let counts = counts.iter().map(|(status, count)| ((*status).to_owned(), *count));
+    [("http".to_owned(), counts.collect())].into()
+}
+
 fn cause(cause: &str, count: u64) -> Cause {
     Cause { cause: cause.to_owned(), text: cause.to_owned(), count }
 }
@@ -147,7 +155,7 @@ fn each_fault_has_its_code_and_no_other_root() {
     fn connects(answers: &mut Answers, result: &str, count: u64) {
         edge(answers).connects.insert(result.to_owned(), count);
     }
-    let faults: [(&str, Severity, Fault); 22] = [
+    let faults: [(&str, Severity, Fault); 24] = [
         ("PC101", Error, |all| connects(all, "refused", 100)),
         ("PC101", Warning, |all| connects(all, "refused", 3)),
         ("PC102", Error, |all| connects(all, "unreachable", 100)),
@@ -170,6 +178,10 @@ fn each_fault_has_its_code_and_no_other_root() {
         }),
         ("PC107", Warning, |all| edge(all).why = vec![cause("abort_keepalive", 5)]),
         ("PC108", Warning, |all| edge(all).why = vec![cause("reset_idle_reuse", 5)]),
+        ("PC110", Warning, |all| {
+            edge(all).responses = responses(&[("2xx", 900), ("5xx", 60)]);
+        }),
+        ("PC110", Error, |all| edge(all).responses = responses(&[("5xx", 60)])),
         ("PC109", Warning, |all| edge(all).why = vec![cause("reset_protocol", 500)]),
         ("PP201", Warning, |all| {
             edge(all).request.p99_seconds = Some(1.2);

@@ -338,7 +338,7 @@ mod tests {
         check(&["shop"], &[FROM_OUTSIDE, TO_DATABASE]);
         check(&["shop:8080"], &[FROM_OUTSIDE]);
         check(&["--database", "postgres"], &[TO_DATABASE]);
-        check(&["--all"], &[TO_DATABASE]);
+        check(&["--all"], &[TO_DATABASE, FROM_OUTSIDE]);
         // A server that nobody connects to, and one that no agent knows.
         check(&["shop", "postgres:5433"], &["prod/shop → postgres:5433"]);
         check(&["shop", "db.example:5432"], &["prod/shop → db.example:5432"]);
@@ -351,9 +351,9 @@ mod tests {
         assert_eq!(chain, ["internet", "prod/shop"]);
         assert_eq!(pairs(&found), ["prod/shop → postgres:5432"]);
         let also: Vec<&str> = found.reports[0].also.iter().map(|hop| hop.client.as_str()).collect();
-        assert_eq!(also, Vec::<&str>::new(), "its clients notice nothing");
+        assert_eq!(also, ["internet"], "its clients get errors");
         let text = found.text();
-        assert!(text.starts_with("Chain:\n  ✓ internet → prod/shop:8080"), "{text}");
+        assert!(text.starts_with("Chain:\n  ✗ internet → prod/shop:8080"), "{text}");
         assert!(text.contains("\n  ✗ prod/shop → postgres:5432"), "{text}");
     }
 

@@ -67,6 +67,10 @@ pub(super) struct Live {
     pub(super) opened: u64,
     pub(super) requests: u64,
     pub(super) unanswered: u64,
+    /// Responses whose status is known, and those of them that are errors of the server: protocol and
+    /// status.
+    pub(super) responses: u64,
+    pub(super) errors: BTreeMap<String, u64>,
     /// Requests that may wait on purpose (long polling).
     pub(super) waits: u64,
     /// Request latency as the client saw it.
@@ -178,6 +182,9 @@ pub(super) struct Hop {
     /// Attempts that failed, without those of a server that stops.
     pub(super) failed: u64,
     pub(super) unanswered: u64,
+    /// Responses whose status is known, and those of them that are errors.
+    pub(super) responses: u64,
+    pub(super) errors: u64,
     /// What is wrong, in words.
     pub(super) why: String,
 }
@@ -460,6 +467,7 @@ impl Hop {
     pub(super) fn is_failing(&self) -> bool {
         is_noteworthy(self.failed, self.attempts)
             || is_noteworthy(self.unanswered, self.requests + self.unanswered)
+            || is_noteworthy(self.errors, self.responses)
     }
 }
 

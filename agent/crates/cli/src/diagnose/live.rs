@@ -12,7 +12,7 @@ use api_types::{
 
 use super::evidence::{Changed, Hop, Listening, Live, Name, Pair, Quantiles, Uneven};
 use crate::target::Connection;
-use crate::{human, window};
+use crate::{edges, human, window};
 
 /// How long before now changes may explain a fault.
 const BEFORE_SECONDS: f64 = 600.0;
@@ -331,6 +331,13 @@ impl Live {
         self.server = far.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
         self.rtt = Quantiles::of(&main.rtt);
         self.unread = far.and_then(|edge| edge.receive_queue_bytes).unwrap_or_default();
+        // Seen at the server; the client's row of the same connections has it from there.
+        let answered = far.unwrap_or(main);
+        self.responses = edges::responses(answered);
+        for (protocol, statuses) in &answered.responses {
+            let errors = statuses.iter().filter(|(status, _)| edges::is_error(status));
+            self.errors.extend(errors.map(|(status, n)| (format!("{protocol} {status}"), *n)));
+        }
         for edge in near.into_iter().chain(far) {
             self.unanswered = self.unanswered.max(edge.unanswered);
             self.close_wait = self.close_wait.max(edge.close_wait.unwrap_or_default());
@@ -427,6 +434,8 @@ fn hop(edge: &Edge, seconds: f64) -> Hop {
         requests: edge.request.count,
         failed: attempts.saturating_sub(ok),
         unanswered: edge.unanswered,
+        responses: edges::responses(edge),
+        errors: edges::error_responses(edge),
         why: why.collect::<Vec<_>>().join(", "),
     }
 }

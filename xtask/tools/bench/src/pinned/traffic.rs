@@ -17,6 +17,8 @@ pub const OPEN: usize = 64;
 const PORT: u16 = 8080;
 /// Bytes of a request, and of its response.
 const MESSAGE: usize = 64;
+/// With what they begin, so that the status of a response is read as well.
+const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 const CACHE_LINE: usize = 64;
 /// The niceness of a thread that is rarely interrupted.
 const NICENESS: libc::c_int = -20;
@@ -209,6 +211,9 @@ impl Pair {
 /// Sends a message from one end and receives it at the other.
 fn send(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let mut message = [b'x'; MESSAGE];
+    for (byte, head) in message.iter_mut().zip(HEAD) {
+        *byte = *head;
+    }
     // SAFETY: pointer and size are those of `message`, which is only read.
     let sent = unsafe {
         libc::send(from.as_raw_fd(), message.as_ptr().cast(), MESSAGE, libc::MSG_NOSIGNAL)

@@ -5,7 +5,15 @@ const redis = require('./redis').connect('172.22.0.3');
 
 const BODY = 'goods '.repeat(300);
 
+let asked = 0;
+
 const server = http.createServer((request, response) => {
+  asked += 1;
+  if (faults.isOn('http-errors') && asked % 3 === 0) {
+    response.statusCode = 500;
+    response.end();
+    return;
+  }
   const answer = () => redis('GET goods').then(
     () => response.end(BODY),
     () => { response.statusCode = 503; response.end(); },

@@ -4,13 +4,14 @@ use api_types::{Severity, code};
 
 use super::{Answers, Blame, Checks, Kind, Pair, Sum, share};
 use crate::check::limits::{
-    BUDGET, DEAD_PER_MINUTE, FAILED_PER_MINUTE, FAILED_SHARE, FEW, RESETS_PER_MINUTE, RESETS_SHARE,
-    UNANSWERED_ERROR, UNANSWERED_PER_MINUTE, UNANSWERED_SHARE, UNANSWERED_SHARE_INTERNET,
+    BUDGET, DEAD_PER_MINUTE, ERRORS_ERROR, ERRORS_PER_MINUTE, ERRORS_SHARE, FAILED_PER_MINUTE,
+    FAILED_SHARE, FEW, RESETS_PER_MINUTE, RESETS_SHARE, UNANSWERED_ERROR, UNANSWERED_PER_MINUTE,
+    UNANSWERED_SHARE, UNANSWERED_SHARE_INTERNET,
 };
 use crate::check::section::Section;
 use crate::human;
 
-pub(super) const KINDS: [Kind; 9] = [
+pub(super) const KINDS: [Kind; 10] = [
     Kind {
         code: code::CONNECTS_REFUSED,
         blame: Blame::Server,
@@ -122,6 +123,33 @@ pub(super) const KINDS: [Kind; 9] = [
         fix: |client, server| {
             format!(
                 "find out why {server} does not answer in time (is it stuck, or does it wait for another?); {client} gives up, or the connection ends first"
+            )
+        },
+    },
+    Kind {
+        code: code::ERROR_RESPONSES,
+        blame: Blame::Server,
+        counted: "errors",
+        of: Some("responses"),
+        events: |_| false,
+        count: |pair, _| {
+            let (count, of) = pair.error_responses();
+            (count > 0).then_some(Sum { count, of, ..Sum::default() })
+        },
+        grade: |sum, answers| {
+            let is_much = sum.count as f64 > ERRORS_SHARE * sum.of as f64;
+            if sum.count >= ERRORS_ERROR && sum.count > sum.of.saturating_sub(sum.count) {
+                Severity::Error
+            } else if is_much && answers.per_minute(sum.count) > ERRORS_PER_MINUTE {
+                Severity::Warning
+            } else {
+                Severity::Info
+            }
+        },
+        says: |sum| share(sum, "of responses are errors of the server"),
+        fix: |_, server| {
+            format!(
+                "`portolan operations {server}` has the statuses, and `portolan edges` what {server} calls: is that well? Its own log says more"
             )
         },
     },

@@ -110,6 +110,10 @@ pub(super) fn application(evidence: &Evidence) -> Found {
         state = State::Warning;
         let _ = write!(line, "; {} without an answer", live.unanswered);
     }
+    for (what, count) in &live.errors {
+        state = State::Warning;
+        let _ = write!(line, "; {count} {what} of {}", live.responses);
+    }
     let mut lines = vec![line];
     if live.unread > 0 {
         lines.push(format!("unread by {server}: {}", human::bytes(live.unread)));

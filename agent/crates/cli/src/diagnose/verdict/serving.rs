@@ -211,7 +211,24 @@ pub(super) fn server_error(evidence: &Evidence) -> Option<Verdict> {
         Err(Silence::Refused(said)) => Some(format!("{} says: {said}", hello.protocol)),
         _ => None,
     });
-    let what = http.or(hello)?;
+    let seen = live.as_ref().and_then(|live| {
+        let count: u64 = live.errors.values().sum();
+        let errors: Vec<String> =
+            live.errors.iter().map(|(what, n)| format!("{n} {what}")).collect();
+        let all = human::counted(live.responses, "response");
+        is_noteworthy(count, live.responses)
+            .then(|| format!("{} of {all} in the window", errors.join(", ")))
+    });
+    let reason = match (&seen, http.is_some() || hello.is_some()) {
+        (Some(_), true) => "live traffic and a probe agree",
+        (Some(_), false) => "the server's own words, seen in live traffic",
+        (None, _) => "the server's own words",
+    };
+    let what: Vec<String> = seen.into_iter().chain(http.or(hello)).collect();
+    if what.is_empty() {
+        return None;
+    }
+    let what = what.join("; ");
     let failing =
         live.as_ref().and_then(|live| live.dependencies.iter().find(|hop| hop.is_failing()));
     if let Some(hop) = failing {
@@ -225,8 +242,8 @@ pub(super) fn server_error(evidence: &Evidence) -> Option<Verdict> {
         return Some(verdict.look_at(&command_for(hop)));
     }
     let text = format!("{} can be reached, and answers with an error: {what}.", pair.server);
-    let verdict = Verdict::new(Cause::ServerError, text, Certainty::High, "the server's own words");
-    Some(verdict.look_at("its log"))
+    let verdict = Verdict::new(Cause::ServerError, text, Certainty::High, reason);
+    Some(verdict.look_at("its log").look_at("portolan explain PortolanErrorResponses"))
 }
 
 pub(super) fn not_closed(evidence: &Evidence) -> Option<Verdict> {

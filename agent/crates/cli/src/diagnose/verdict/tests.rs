@@ -498,6 +498,27 @@ const CASES: &[Case] = &[
         Certainty::High,
     ),
     (
+        "errors in live traffic",
+        |all| {
+            live(all).responses = 400;
+            live(all).errors = [("http 5xx".to_owned(), 100)].into();
+        },
+        Cause::ServerError,
+        "answers with an error: 100 http 5xx of 400 responses in the window",
+        Certainty::High,
+    ),
+    (
+        "errors of a service whose database fails",
+        |all| {
+            live(all).responses = 400;
+            live(all).errors = [("http 5xx".to_owned(), 100)].into();
+            live(all).dependencies = vec![hop(0.004, 60)];
+        },
+        Cause::SlowDependency,
+        "and a service that it calls fails",
+        Certainty::Medium,
+    ),
+    (
         "a database that is full",
         |all| {
             let result = Err(Silence::Refused("sorry, too many clients already".to_owned()));
