@@ -44,7 +44,7 @@ A series ends when its row expires: after an hour without any change and without
 
 ## What a request is
 
-Latency is measured at the socket. It works for every protocol, encrypted or not, and on connections of any age. A request is an *exchange*: one side sends, the other answers. Payload is never read.
+Latency is measured at the socket. It works for every protocol, encrypted or not, and on connections of any age. A request is an *exchange*: one side sends, the other answers. Nothing of the payload decides what a request is.
 
 * **Client**: from the last byte sent to the first byte that comes back, if that byte acknowledges something sent since the previous response. The times are the kernel's own segment time stamps. Network time is included; the time that Portolan's hooks take is not, nor is the time that the request spent in the client before it was sent.
 * **Server**: from the first byte of a request received to the first byte sent after it. The time until the program reads the request is included, network time is not. As long as a request fits into one segment, client minus server is the time in the network and in the network stacks.
@@ -54,10 +54,22 @@ Latency is measured at the socket. It works for every protocol, encrypted or not
 * **Uploads**: more bytes in the same direction belong to the same exchange. A client's exchange starts with its last byte and does not include the time of an upload; a server's starts with the first byte and does. `100 Continue` is a response.
 * **Streaming, downloads**: the exchange ends with the first byte. What a server sends after that starts no further exchange on either side until the client writes again. A client that only subscribes has one exchange.
 * **The server sends first** (SMTP, MySQL): its greeting is not a response to a request and is not counted.
-* **TLS**: the handshake is an exchange like others, so each new connection has one request more (two before TLS 1.3). Payload is never read, so handshakes are not distinguished.
+* **TLS**: the handshake is an exchange like others, so each new connection has one request more (two before TLS 1.3). Handshakes are not distinguished from requests.
 * **One way** (syslog, statsd over TCP): without a response there is no request.
 * **No response**: an exchange that ends with the connection is not in the histogram; it is an unanswered request, see below.
 * **Pre-existing connections** are timed from the first request sent after the agent started.
+
+## What a response is
+
+The first bytes that a server of this host sends after a request: they identify the protocol of a connection once, and then the status of each exchange (`portolan_responses_total`). Only a number of a closed set leaves the kernel program that looks at them.
+
+* **HTTP/1**: the class of the status code. After 101 the connection speaks another protocol and is not looked at any more.
+* **PostgreSQL, MySQL, Redis**: `error` if the response begins with an error, else `ok`. An error behind the first rows of a result is not seen. A step of a login is a response, too.
+* **HTTP/2 and TLS** are recognised, and not looked into; what fits nothing is `unknown` for the rest of the connection, as are connections of MySQL from before the agent.
+* **`portolan_connection_security_total`** counts each connection once, with its server's first response or greeting; connections without any are not in it. TLS that begins later on a connection of another protocol than PostgreSQL or MySQL (STARTTLS) is not seen. Encryption of other kinds (SSH) is `unknown`.
+* **Pipelined requests** have the status of the first response. An interim response (`100 Continue`) is a response.
+* **Only on the server's side** (`role="server"`): what a client receives is not read.
+* **Not seen**: files and pages sent without a buffer (`sendfile`, `splice`), `io_uring`, 32-bit programs, `sendmmsg`: lost events of the class `response` with the reason `no_buffer`. What does not begin as a response of the connection's protocol is `unframed`.
 
 ## What an unanswered request is
 
