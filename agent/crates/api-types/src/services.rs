@@ -75,6 +75,12 @@ pub struct Health {
     pub waits: u64,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,
+    /// Responses whose status is known, as its own host sees them.
+    #[serde(default)]
+    pub responses: u64,
+    /// Those of them that are errors of the server: HTTP 5xx, errors of databases.
+    #[serde(default)]
+    pub errors: u64,
     /// Median request latency; null without requests.
     pub p50_seconds: Option<f64>,
     /// 99th percentile of request latency.
@@ -136,6 +142,8 @@ pub enum HealthReason {
     ConnectsFail,
     /// Requests are not answered.
     Unanswered,
+    /// More than one in 20 responses is an error of the server.
+    Errors,
     /// More than one of 100 requests takes longer than half a second.
     Slow,
     /// It, or something on the path, resets connections.

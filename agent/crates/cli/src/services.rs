@@ -349,6 +349,10 @@ fn summary(one: &ServiceStatus, window: &Window) -> String {
         let open = human::counted(health.unanswered, "request");
         let _ = write!(text, "; {open} without an answer");
     }
+    if health.errors > 0 {
+        let responses = human::counted(health.responses, "response");
+        let _ = write!(text, "; {} of {responses} are errors", human::count(health.errors));
+    }
     if health.resets > 0 {
         let _ = write!(text, "; {}", human::counted(health.resets, "reset"));
     }

@@ -68,7 +68,7 @@ The first bytes that a server of this host sends after a request: they identify 
 * **HTTP/2 and TLS** are recognised, and not looked into; what fits nothing is `unknown` for the rest of the connection, as are connections of MySQL from before the agent.
 * **`portolan_connection_security_total`** counts each connection once, with its server's first response or greeting; connections without any are not in it. TLS that begins later on a connection of another protocol than PostgreSQL or MySQL (STARTTLS) is not seen. Encryption of other kinds (SSH) is `unknown`.
 * **Pipelined requests** have the status of the first response. An interim response (`100 Continue`) is a response.
-* **Only on the server's side** (`role="server"`): what a client receives is not read.
+* **Only on the server's side** (role `server`): what a client receives is not read.
 * **Not seen**: files and pages sent without a buffer (`sendfile`, `splice`), `io_uring`, 32-bit programs, `sendmmsg`: lost events of the class `response` with the reason `no_buffer`. What does not begin as a response of the connection's protocol is `unframed`.
 
 ## What an unanswered request is

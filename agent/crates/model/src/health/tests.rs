@@ -213,6 +213,25 @@ fn a_failed_connect_is_that_of_the_side_that_caused_it() {
     }
 }
 
+#[test]
+fn errors_are_a_reason_if_they_are_more_than_exceptions() {
+    let check = |responses: [u64; 5], state, expected: &[HealthReason]| {
+        let (_, server) = after(ROLE_SERVER, Table::Edges, |counters| {
+            counters.responses[..5].copy_from_slice(&responses);
+            counters.request.observe(100);
+        });
+        assert_eq!((server.state, &server.reasons[..]), (state, expected), "{responses:?}");
+        assert_eq!(server.errors, responses[4]);
+    };
+    use HealthReason::Errors;
+    check([0, 100, 0, 900, 0], HealthState::Ok, &[]);
+    check([0, 100, 0, 0, 5], HealthState::Ok, &[]);
+    check([0, 94, 0, 0, 6], HealthState::Degraded, &[Errors]);
+    check([0, 0, 0, 0, 2], HealthState::Ok, &[]);
+    check([0, 1, 0, 0, 9], HealthState::Degraded, &[Errors]);
+    check([0, 9, 0, 0, 10], HealthState::Failing, &[Errors]);
+}
+
 /// As a client that tries IPv6 first on a host without it.
 #[test]
 fn a_client_whose_connects_mostly_succeed_is_not_degraded_by_its_own_failures() {

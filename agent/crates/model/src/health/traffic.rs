@@ -8,6 +8,7 @@ use agent_common::drained::Table;
 use agent_common::edge::{CONNECT_OK, CONNECT_PORTS_EXHAUSTED, CONNECT_STOPPING, is_clients_own};
 use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::reset::{CAUSES, STOPPING, is_of_connection};
+use agent_common::response::{STATUSES, is_error};
 use hashbrown::HashMap;
 
 use crate::delta::Delta;
@@ -50,6 +51,9 @@ pub(super) struct Side {
     pub(super) requests: Histogram,
     /// Long requests that waited on purpose.
     pub(super) waits: u64,
+    /// Responses whose status is known, and those of them that are errors of the server.
+    pub(super) responses: u64,
+    pub(super) errors: u64,
 }
 
 /// A client's attempts to connect, and what its own side did to connections.
@@ -178,6 +182,10 @@ impl Totals {
         side.unanswered += counters.unanswered;
         side.requests.merge(&counters.request);
         side.waits += counters.waits;
+        for (status, count) in counters.responses.iter().take(STATUSES).enumerate() {
+            side.responses += count;
+            side.errors += if is_error(status) { *count } else { 0 };
+        }
     }
 
     fn merge(&mut self, other: &Self) {
@@ -205,7 +213,18 @@ impl Side {
     }
 
     fn merge(&mut self, other: &Self) {
-        let Self { ok, failed, resets, aborts, unanswered, stopping, requests, waits } = self;
+        let Self {
+            ok,
+            failed,
+            resets,
+            aborts,
+            unanswered,
+            stopping,
+            requests,
+            waits,
+            responses,
+            errors,
+        } = self;
         *ok += other.ok;
         *failed += other.failed;
         *resets += other.resets;
@@ -214,6 +233,8 @@ impl Side {
         *stopping += other.stopping;
         requests.merge(&other.requests);
         *waits += other.waits;
+        *responses += other.responses;
+        *errors += other.errors;
     }
 
     /// The requests without those that waited on purpose: as many of the longest ones.

@@ -1,8 +1,8 @@
 //! How a service is, from what it did within the window.
 //!
 //! A failure belongs to who caused it. Refused and timed out connects, connections that were cut while
-//! they were in use or that died, requests without a response, dropped connection requests and slow
-//! responses are the server's, or those of the path to it. Connects for which the client had no address,
+//! they were in use or that died, requests without a response or with an error, dropped connection requests
+//! and slow responses are the server's, or those of the path to it. Connects for which the client had no address,
 //! no port, no route or no permission, or which it gave up, and connections that it cut are the client's.
 //! Health checks that cut a connection without a byte are nobody's.
 
@@ -16,6 +16,11 @@ use super::traffic::{Client, Totals};
 const FAILING: f64 = 0.5;
 /// From this many requests without a response on, a service is failing if it answers fewer.
 const MANY_UNANSWERED: u64 = 10;
+/// From this many responses that are errors on, a service is failing if most are.
+const MANY_ERRORS: u64 = 10;
+/// Fewer errors, or a smaller share of them, are exceptions.
+const FEW_ERRORS: u64 = 3;
+const SHARE_OF_ERRORS: u64 = 20;
 /// Fewer slow responses are no reason to call a service slow.
 const FEW_SLOW: u64 = 3;
 
@@ -41,6 +46,10 @@ pub struct Health {
     pub waits: u64,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,
+    /// Responses whose status is known.
+    pub responses: u64,
+    /// Those of them that are errors of the server.
+    pub errors: u64,
     /// Half of the answered ones took at most this long; null without requests.
     pub p50_seconds: Option<f64>,
     /// 99 of 100 took at most this long.
@@ -83,7 +92,7 @@ pub struct ClientHealth {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthState {
-    /// Most attempts to connect fail, or most of many requests are not answered.
+    /// Most attempts to connect fail, or most of many requests are not answered, or with an error.
     Failing,
     /// Something is wrong: see [`HealthReason`].
     Degraded,
@@ -101,6 +110,8 @@ pub enum HealthReason {
     ConnectsFail,
     /// Requests are not answered.
     Unanswered,
+    /// More than one in 20 responses is an error of the server.
+    Errors,
     /// 99 of 100 requests take up to more than half a second.
     Slow,
     /// Connections are cut.
@@ -156,6 +167,9 @@ impl Health {
             waits: seen.waits,
             // A client may also give up a response that comes later, so it may know of more.
             unanswered: by_itself.unanswered.max(by_clients.unanswered),
+            // Seen at the server only.
+            responses: by_itself.responses,
+            errors: by_itself.errors,
             p50_seconds: quantile(0.5),
             p99_seconds: quantile(0.99),
             // Connections that break may be older than the window.
@@ -187,10 +201,14 @@ impl Health {
     }
 
     fn judge(&mut self, is_slow: bool, as_client: &Client) {
+        let is_broken = self.errors >= MANY_ERRORS && self.errors * 2 > self.responses;
+        let has_errors =
+            self.errors >= FEW_ERRORS && self.errors * SHARE_OF_ERRORS > self.responses;
         let is_silent = self.unanswered >= MANY_UNANSWERED && self.unanswered > self.requests;
         let faults = [
             (HealthReason::ConnectsFail, self.connects_failed > 0),
             (HealthReason::Unanswered, self.unanswered > 0),
+            (HealthReason::Errors, has_errors),
             (HealthReason::Slow, is_slow),
             (HealthReason::Resets, self.resets > 0),
             (HealthReason::Aborts, self.aborts > 0),
@@ -204,7 +222,7 @@ impl Health {
             faults.iter().filter(|(_, applies)| *applies).map(|(reason, _)| *reason).collect();
         self.state = match self.success_ratio {
             Some(ratio) if ratio < FAILING => HealthState::Failing,
-            _ if is_silent => HealthState::Failing,
+            _ if is_silent || is_broken => HealthState::Failing,
             _ if !self.reasons.is_empty() => HealthState::Degraded,
             None if self.requests == 0 && self.stopping == 0 => HealthState::Idle,
             _ => HealthState::Ok,

@@ -38,6 +38,7 @@ export interface Sources {
 const REASONS: Record<string, string> = {
   connects_fail: "connects to it fail",
   unanswered: "requests are not answered",
+  errors: "requests are answered with errors",
   resets: "connections are reset",
   aborts: "connections die",
   listen_drops: "its listeners drop connection requests",

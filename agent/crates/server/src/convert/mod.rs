@@ -92,7 +92,7 @@ same_words! {
     model::breaches::Action => api_types::BreachAction: Audited Denied;
     model::health::HealthState => api_types::HealthState: Failing Degraded Ok Idle;
     model::health::HealthReason => api_types::HealthReason:
-        ConnectsFail Unanswered Slow Resets Aborts ListenDrops AcceptQueueFull OwnConnectsFail;
+        ConnectsFail Unanswered Errors Slow Resets Aborts ListenDrops AcceptQueueFull OwnConnectsFail;
     model::events::Kind => api_types::EventKind:
         Connect Reset Abort Unanswered ListenDrop Bind Violation Agent Service Backend Edge;
     model::balance::Verdict => api_types::BalanceVerdict: Balanced Unbalanced TooFew;

@@ -61,6 +61,7 @@ pub(crate) const fn reason(reason: HealthReason) -> &'static str {
     match reason {
         HealthReason::ConnectsFail => "connects fail",
         HealthReason::Unanswered => "requests unanswered",
+        HealthReason::Errors => "error responses",
         HealthReason::Slow => "slow",
         HealthReason::Resets => "resets",
         HealthReason::Aborts => "connections die",
