@@ -175,6 +175,10 @@ fn registration(entry: &Value) -> Result<Registration, String> {
         ServiceEntry::deserialize(entry).map_err(|error| error.to_string())?;
     let ends = until.iter().map(|(endpoint, text)| Ok((*endpoint, time(text)?)));
     let until = ends.collect::<Result<BTreeMap<_, _>, String>>()?;
+    let endless = endpoints.iter().find(|endpoint| !until.contains_key(endpoint));
+    if let (Some(_), Some(endpoint)) = (&ttl, endless) {
+        return Err(format!("it has \"ttl\", but no time for {endpoint} in \"until\""));
+    }
     let lease = match ttl {
         Some(text) => Some(Lease { ttl: ttl_seconds(&text)?, until }),
         None if until.is_empty() => None,
@@ -263,9 +267,15 @@ mod tests {
             check(&text, &format!("services[0]: {expected}"));
         };
         service("\"check\": \"icmp\"", "\"icmp\" is not a check; write tcp");
-        service("\"ttl\": \"soon\"", "\"soon\" is not a time to live; write a number with a unit");
-        service("\"ttl\": \"1s\"", "x cannot have a TTL of 1 s");
-        service("\"until\": {\"10.0.0.1:80\": \"2036-12-01\"}", "it has \"until\", but no \"ttl\"");
+        let ends = "\"until\": {\"10.0.0.1:80\": \"2036-12-01\"}";
+        let ttl = |ttl: &str, expected: &str| {
+            service(&format!("\"ttl\": \"{ttl}\", {ends}"), expected);
+        };
+        ttl("soon", "\"soon\" is not a time to live; write a number with a unit");
+        ttl("1s", "x cannot have a TTL of 1 s");
+        let missing = "it has \"ttl\", but no time for 10.0.0.1:80 in \"until\"";
+        service("\"ttl\": \"30s\"", missing);
+        service(ends, "it has \"until\", but no \"ttl\"");
         let until = "\"ttl\": \"30s\", \"until\": {\"10.0.0.1:80\": \"never\"}";
         service(until, "\"never\" is not a time like");
     }

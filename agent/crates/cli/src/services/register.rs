@@ -51,27 +51,33 @@ pub(super) fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
     let addresses = addresses.iter().map(ToString::to_string).collect();
     let check = check.as_ref().map(ToString::to_string);
     let request = Register { service, addresses, ttl: ttl.clone(), check };
-    show(target, &target.change(Method::POST, "/api/v1/services", &request)?, "registered")
+    show(target, &target.change(Method::POST, "/api/v1/services", &request)?, sentence)
 }
 
 pub(super) fn unregister(arguments: &UnregisterArgs) -> anyhow::Result<()> {
     let UnregisterArgs { name, target } = arguments;
     let request = Unregister { service: name.to_string() };
     let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
-    show(target, &body, "no longer registered")
+    show(target, &body, |Registered { service, addresses, .. }| {
+        format!("{service} is no longer registered at {}", addresses.join(", "))
+    })
 }
 
-fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
+fn show(
+    target: &Target,
+    body: &str,
+    sentence: impl Fn(&Registered) -> String,
+) -> anyhow::Result<()> {
     match target.output {
         Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Text => print(&sentence(&client::read(body)?, done)),
+        Output::Text => print(&format!("{}\n", sentence(&client::read(body)?))),
     }
 }
 
-/// What was done, and what keeps it.
-fn sentence(registered: &Registered, done: &str) -> String {
+/// What was registered, and what keeps it.
+fn sentence(registered: &Registered) -> String {
     let Registered { service, addresses, ttl, check } = registered;
-    let mut text = format!("{service} is {done} at {}", addresses.join(", "));
+    let mut text = format!("{service} is registered at {}", addresses.join(", "));
     // Writing into a String cannot fail.
     if let Some(ttl) = ttl {
         let _ = write!(text, ", for {ttl} after each renewal");
@@ -79,7 +85,6 @@ fn sentence(registered: &Registered, done: &str) -> String {
     if let Some(check) = check {
         let _ = write!(text, ", checked by {check}");
     }
-    text.push('\n');
     text
 }
 
@@ -87,4 +92,27 @@ fn ttl(text: &str) -> Result<String, String> {
     let ttl =
         notation::duration::parse(text).ok_or("write a number with a unit, like 30s or 15m")?;
     Ok(notation::duration::text(ttl))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_registered_is_said_with_what_keeps_it() {
+        let said = |ttl: Option<&str>, check: Option<&str>| {
+            sentence(&Registered {
+                service: "api".to_owned(),
+                addresses: vec!["10.0.0.1:80".to_owned(), "10.0.0.2:80".to_owned()],
+                ttl: ttl.map(str::to_owned),
+                check: check.map(str::to_owned),
+            })
+        };
+        let bare = "api is registered at 10.0.0.1:80, 10.0.0.2:80";
+        assert_eq!(said(None, None), bare);
+        assert_eq!(
+            said(Some("30s"), Some("tcp")),
+            format!("{bare}, for 30s after each renewal, checked by tcp")
+        );
+    }
 }
