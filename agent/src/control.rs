@@ -1,7 +1,8 @@
 //! The control socket's changes are jobs of the state's thread.
 
 use api_types::{
-    AllocatePorts, AllocatedPorts, Register, Registered, Release, Reserve, Reserved, Unregister,
+    AllocatePorts, AllocatedPorts, Register, Registered, Release, Renew, Renewed, Reserve,
+    Reserved, Unregister,
 };
 use server::{Caller, Changes, Refused};
 
@@ -26,6 +27,10 @@ impl Changes for StateHandle {
 
     async fn register(&self, request: Register) -> Result<Registered, Refused> {
         Ok(self.ask(move |state| state.register(request)).await?)
+    }
+
+    async fn renew(&self, request: Renew) -> Result<Renewed, Refused> {
+        Ok(self.ask(move |state| state.renew(request)).await?)
     }
 
     async fn unregister(&self, request: Unregister) -> Result<Registered, Refused> {

@@ -11,7 +11,7 @@ use agent_common::address;
 use agent_common::histogram::Histogram;
 use agent_common::owner::PATH_BYTES;
 use agent_common::wire::Wire as _;
-use api_types::{AllocatePorts, Register, Release, Reserve, Unregister};
+use api_types::{AllocatePorts, Register, Release, Renew, Reserve, Unregister};
 use discovery::rules::{Network, Rule};
 use discovery::{docker_proxy, process};
 use linux::mounts::Mount;
@@ -20,7 +20,7 @@ use linux::{conntrack, diag, drops, links, network, oom, process_addresses};
 use loader::btf::Btf;
 use model::full_name::FullName;
 use model::port_ranges::PortRules;
-use model::registry::Endpoint;
+use model::registry::{Check, Endpoint};
 use portolan::config::settings::SETTINGS;
 use portolan::config::{self, Config};
 use portolan::occupant;
@@ -269,7 +269,9 @@ fn request(body: &[u8]) {
     let _ = serde_json::from_slice::<AllocatePorts>(body);
     if let Ok(request) = serde_json::from_slice::<Register>(body) {
         request.addresses.iter().for_each(|address| drop(address.parse::<Endpoint>()));
+        request.check.iter().for_each(|check| drop(check.parse::<Check>()));
     }
+    let _ = serde_json::from_slice::<Renew>(body);
     let _ = serde_json::from_slice::<Unregister>(body);
 }
 

@@ -41,7 +41,14 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         "near": 18432, "count": 1, "protocol": "tcp", "service": "billing",
         "until": "2036-12-01T10:00:00Z", "netns": 0,
     });
-    let register = json!({"service": "billing", "addresses": ["10.1.2.3:443", "fd00::1"]});
+    let register = json!({
+        "service": "billing", "addresses": ["10.1.2.3:443", "[fd00::1]:443"], "ttl": "30s",
+        "check": "http=/healthz",
+    });
+    let renew = json!({"addresses": [
+        {"service": "billing", "address": "10.1.2.3:443"},
+        {"service": "billing", "address": "10.1.2.3:444"},
+    ]});
     vec![
         read("/api/v1/openapi.json"),
         read("/api/v1/status"),
@@ -65,6 +72,7 @@ fn requests() -> Vec<(Method, &'static str, Value)> {
         (Method::DELETE, "/api/v1/reservations", release),
         (Method::POST, "/api/v1/ports/free", free),
         (Method::POST, "/api/v1/services", register),
+        (Method::POST, "/api/v1/services/renew", renew),
         (Method::DELETE, "/api/v1/services", json!({"service": "billing"})),
     ]
 }

@@ -9,7 +9,7 @@ use agent_common::address::from_ip;
 
 use discovery::Names;
 use model::balance::{Known, Weights};
-use model::registry::Registry;
+use model::registry::At;
 use model::relations::{RelationsView, ServiceName};
 
 /// They are looked up again after so many seconds.
@@ -31,7 +31,7 @@ impl Backends {
         view: &RelationsView,
         weights: &Weights,
         names: &Names,
-        registry: &Registry,
+        registry: At<'_>,
     ) -> Arc<Known> {
         if self.looked_at.is_none_or(|at| view.now >= at + EVERY_SECONDS) {
             self.looked_at = Some(view.now);
@@ -41,7 +41,7 @@ impl Backends {
     }
 }
 
-fn look(view: &RelationsView, weights: &Weights, names: &Names, registry: &Registry) -> Known {
+fn look(view: &RelationsView, weights: &Weights, names: &Names, registry: At<'_>) -> Known {
     let mut known = Known::default();
     let mut connected = BTreeSet::new();
     for (relation, _) in view.rows.iter().filter(|(relation, _)| relation.named) {

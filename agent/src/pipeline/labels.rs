@@ -8,7 +8,7 @@ use agent_common::listener::ListenerRecord;
 use agent_common::share::Tenant;
 use discovery::{Acceptor, Found, Names};
 use model::owners::Owners;
-use model::registry::Registry;
+use model::registry::At;
 use model::service::{Entity, Service, Source};
 use model::slot::Naming;
 use model::snapshot::{EdgeLabels, Role};
@@ -34,7 +34,7 @@ pub(super) fn namespace_of(
 pub(super) fn naming(
     names: &mut Names,
     owners: &Owners,
-    registry: &Registry,
+    registry: At<'_>,
     proven: &Proven,
     edge: &Edge,
     now_us: u64,
@@ -113,7 +113,7 @@ fn others(names: &mut Names, owners: &Owners, tenant: Tenant, role: u8, now_us: 
 
 /// Where nothing surer is known of an address: what somebody registered for it. A client's port
 /// is not in the key, so a client is found only by a registration of an address alone.
-fn registered(registry: &Registry, found: Found, key: &EdgeKey) -> Found {
+fn registered(registry: At<'_>, found: Found, key: &EdgeKey) -> Found {
     if !matches!(found.service.source, Source::Network | Source::Dns | Source::Address) {
         return found;
     }

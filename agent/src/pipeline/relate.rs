@@ -10,7 +10,7 @@ use model::delta::Deltas;
 use model::directory::Directory;
 use model::flows::Flows;
 use model::owners::Owners;
-use model::registry::Registry;
+use model::registry::At;
 use model::relations::{Ends, Relations};
 use model::snapshot::RelatedView;
 use model::violations::{Between, Event, Found, Violations};
@@ -60,7 +60,7 @@ impl Relate {
         now_us: u64,
         now_seconds: f64,
         deltas: &Deltas,
-        names: (&Names, &Registry),
+        names: (&Names, At<'_>),
         owners: &Owners,
     ) -> RelatedView {
         let Deltas { closed, edges, .. } = deltas;

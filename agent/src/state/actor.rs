@@ -10,14 +10,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::checked::{checked, named, shown, until_when};
+use super::checked::{checked, named, until_when};
 use super::failure::Failure;
 use super::findings::{by_name, exposed};
 use super::port_use;
 use super::state_file::StateFile;
 use api_types::{
-    AllocatePorts, AllocatedPorts, Finding, HOST_NETNS, Register, Registered, Release, Reserve,
-    Reserved, Severity, Unregister, code,
+    AllocatePorts, AllocatedPorts, Finding, HOST_NETNS, Release, Reserve, Reserved, Severity, code,
 };
 use linux::diag::DiagError;
 use linux::namespaces::{self, Namespace};
@@ -25,7 +24,6 @@ use linux::probes::{Kind, Probes};
 use model::allocation::{self, Wanted};
 use model::port::{Port, Protocol};
 use model::port_ranges::PortRules;
-use model::registry::{Endpoint, Registration};
 use model::reservations::{Environment, Origin, Reservation};
 use model::state::State;
 use server::Caller;
@@ -230,30 +228,8 @@ impl StateActor {
         Ok(until)
     }
 
-    /// Registers a service by hand.
-    pub fn register(&mut self, request: Register) -> Result<Registered, Failure> {
-        let Register { service, addresses } = request;
-        let endpoints: Result<Vec<Endpoint>, _> =
-            addresses.iter().map(|address| address.parse()).collect();
-        let registration = Registration {
-            service: named(&service)?,
-            endpoints: endpoints.map_err(Failure::Wrong)?,
-        };
-        let registered = shown(&registration);
-        self.change(|state| state.registry.register(registration).map_err(Failure::from))?;
-        Ok(registered)
-    }
-
-    /// Removes a registered service.
-    pub fn unregister(&mut self, request: &Unregister) -> Result<Registered, Failure> {
-        let service = named(&request.service)?;
-        let removed =
-            self.change(|state| state.registry.unregister(&service).map_err(Failure::from))?;
-        Ok(shown(&removed))
-    }
-
     /// Changes the state: on disk first, so that a restart finds what was confirmed.
-    fn change<T>(
+    pub(super) fn change<T>(
         &mut self,
         change: impl FnOnce(&mut State) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
@@ -346,7 +322,7 @@ impl StateActor {
 }
 
 /// Seconds since the Unix epoch.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

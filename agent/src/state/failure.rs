@@ -41,7 +41,10 @@ impl From<registry::Refused> for Failure {
         match refused {
             Refused::Taken { .. } => Self::Contradiction(message),
             Refused::NotRegistered(_) => Self::Missing(message),
-            Refused::Nowhere(_) | Refused::TooManyEndpoints(_) => Self::Wrong(message),
+            Refused::Nowhere(_)
+            | Refused::TooManyEndpoints(_)
+            | Refused::Ttl(..)
+            | Refused::Unchecked { .. } => Self::Wrong(message),
             Refused::Full => Self::Unable(message),
         }
     }

@@ -1,13 +1,18 @@
 //! The text of the state file: JSON with a version, every entry validated.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::checked::ttl_seconds;
 use model::port::Port;
-use model::registry::{Endpoint, Registration};
+use model::registry::{Check, Endpoint, Lease, Registration};
 use model::reservations::{Environment, Origin, Reservation};
 use model::state::State;
 use model::timestamp;
+use notation::duration;
 
 /// The version that this agent writes, and the newest that it reads.
 pub const VERSION: u64 = 1;
@@ -64,7 +69,14 @@ struct ReservationEntry {
 #[serde(deny_unknown_fields)]
 struct ServiceEntry {
     name: String,
-    addresses: Vec<String>,
+    addresses: Vec<Endpoint>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    check: Option<Check>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl: Option<String>,
+    /// When its addresses end.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    until: BTreeMap<Endpoint, String>,
 }
 
 #[derive(Serialize)]
@@ -106,7 +118,7 @@ pub fn read(text: &str, boot: &str) -> Result<Read, Broken> {
     }
     for (location, entry) in entries(&whole, "services")? {
         let broken = |problem: String| Broken::Entry { location: location.clone(), problem };
-        let registered = read.state.registry.register(registration(entry).map_err(broken)?);
+        let registered = read.state.registry.register(registration(entry).map_err(broken)?, 0);
         registered.map_err(|refused| broken(refused.to_string()))?;
     }
     Ok(read)
@@ -146,10 +158,7 @@ fn entries<'a>(
 fn reservation(entry: &Value) -> Result<Reservation, String> {
     let entry = ReservationEntry::deserialize(entry).map_err(|error| error.to_string())?;
     let ReservationEntry { port, service, environment, until, enforce, netns } = entry;
-    let until = until.map(|text| {
-        timestamp::absolute(&text)
-            .ok_or_else(|| format!("\"{text}\" is not a time like 2026-12-01T10:00:00Z"))
-    });
+    let until = until.map(|text| time(&text));
     Ok(Reservation {
         port: port.parse::<Port>()?,
         netns,
@@ -162,11 +171,25 @@ fn reservation(entry: &Value) -> Result<Reservation, String> {
 }
 
 fn registration(entry: &Value) -> Result<Registration, String> {
-    let ServiceEntry { name, addresses } =
+    let ServiceEntry { name, addresses: endpoints, check, ttl, until } =
         ServiceEntry::deserialize(entry).map_err(|error| error.to_string())?;
-    let endpoints: Result<Vec<Endpoint>, String> =
-        addresses.iter().map(|address| address.parse()).collect();
-    Ok(Registration { service: name.parse()?, endpoints: endpoints? })
+    let ends = until.iter().map(|(endpoint, text)| Ok((*endpoint, time(text)?)));
+    let until = ends.collect::<Result<BTreeMap<_, _>, String>>()?;
+    let endless = endpoints.iter().find(|endpoint| !until.contains_key(endpoint));
+    if let (Some(_), Some(endpoint)) = (&ttl, endless) {
+        return Err(format!("it has \"ttl\", but no time for {endpoint} in \"until\""));
+    }
+    let lease = match ttl {
+        Some(text) => Some(Lease { ttl: ttl_seconds(&text)?, until }),
+        None if until.is_empty() => None,
+        None => return Err("it has \"until\", but no \"ttl\"".to_owned()),
+    };
+    Ok(Registration { service: name.parse()?, endpoints, check, lease })
+}
+
+fn time(text: &str) -> Result<u64, String> {
+    timestamp::absolute(text)
+        .ok_or_else(|| format!("\"{text}\" is not a time like 2026-12-01T10:00:00Z"))
 }
 
 impl From<&Reservation> for ReservationEntry {
@@ -186,9 +209,15 @@ impl From<&Reservation> for ReservationEntry {
 
 impl From<&Registration> for ServiceEntry {
     fn from(registration: &Registration) -> Self {
-        let Registration { service, endpoints } = registration;
-        let addresses = endpoints.iter().map(ToString::to_string).collect();
-        Self { name: service.to_string(), addresses }
+        let Registration { service, endpoints, check, lease } = registration;
+        let until = lease.iter().flat_map(|lease| &lease.until);
+        Self {
+            name: service.to_string(),
+            addresses: endpoints.clone(),
+            check: check.clone(),
+            ttl: lease.as_ref().map(|lease| duration::text(Duration::from_secs(lease.ttl))),
+            until: until.map(|(endpoint, at)| (*endpoint, timestamp::rfc3339(*at))).collect(),
+        }
     }
 }
 
@@ -232,6 +261,23 @@ mod tests {
         check(service, "services[0]: \"db\" is not an endpoint");
         let nowhere = "{\"version\": 1, \"services\": [{\"name\": \"x\", \"addresses\": []}]}";
         check(nowhere, "services[0]: x has no address");
+        let service = |more: &str, expected: &str| {
+            let entry = format!("{{\"name\": \"x\", \"addresses\": [\"10.0.0.1:80\"], {more}}}");
+            let text = format!("{{\"version\": 1, \"services\": [{entry}]}}");
+            check(&text, &format!("services[0]: {expected}"));
+        };
+        service("\"check\": \"icmp\"", "\"icmp\" is not a check; write tcp");
+        let ends = "\"until\": {\"10.0.0.1:80\": \"2036-12-01\"}";
+        let ttl = |ttl: &str, expected: &str| {
+            service(&format!("\"ttl\": \"{ttl}\", {ends}"), expected);
+        };
+        ttl("soon", "\"soon\" is not a time to live; write a number with a unit");
+        ttl("1s", "x cannot have a TTL of 1 s");
+        let missing = "it has \"ttl\", but no time for 10.0.0.1:80 in \"until\"";
+        service("\"ttl\": \"30s\"", missing);
+        service(ends, "it has \"until\", but no \"ttl\"");
+        let until = "\"ttl\": \"30s\", \"until\": {\"10.0.0.1:80\": \"never\"}";
+        service(until, "\"never\" is not a time like");
     }
 
     #[test]

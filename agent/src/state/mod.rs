@@ -11,6 +11,7 @@ mod failure;
 pub mod file;
 mod findings;
 mod port_use;
+mod registrations;
 pub mod state_file;
 
 pub use actor::{StateActor, StateHandle};

@@ -238,7 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use model::registry::Registration;
+    use model::registry::{Lease, Registration};
     use model::reservations::{Origin, Reservation};
 
     fn state(reservations: &[&str], services: &[(&str, &str)]) -> State {
@@ -251,7 +251,10 @@ mod tests {
         for (name, address) in services {
             let service = name.parse().expect("a name");
             let endpoints = vec![address.parse().expect("an endpoint")];
-            state.registry.register(Registration { service, endpoints }).expect("no contradiction");
+            state
+                .registry
+                .register(Registration::new(service, endpoints), 0)
+                .expect("no contradiction");
         }
         state
     }
@@ -264,10 +267,19 @@ mod tests {
 
     fn old_and_new() -> (State, State) {
         let old = state(&["5432 postgres enforce"], &[]);
-        let new = state(
+        let mut new = state(
             &["5432 postgres", "8125/udp shop/statsd env=prod until=2036-12-01"],
             &[("billing", "10.1.2.3:443")],
         );
+        let endpoints =
+            ["10.1.2.4:80", "[fd00::4]:80"].map(|one| one.parse().expect("an endpoint"));
+        let checked = Registration {
+            check: Some("http=/healthz".parse().expect("a check")),
+            lease: Some(Lease::new(90, &endpoints, 1_900_000_000)),
+            ..Registration::new("shop/api".parse().expect("a name"), endpoints.to_vec())
+        };
+        new.registry.register(checked, 0).expect("no contradiction");
+        new.registry.renew(&"shop/api".parse().expect("a name"), &endpoints[1], 1_900_000_060);
         (old, new)
     }
 

@@ -1,14 +1,14 @@
 //! Services: names registered by hand, and health by traffic.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::agent::{self, Agent};
-use crate::namespace::Pair;
+use crate::namespace::{Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
@@ -124,6 +124,90 @@ fn health_is_what_the_traffic_of_the_last_minutes_shows() {
     net::close_with_reset(net::accept(&listener));
     drop(client);
     agent.eventually(true, |_| state() == "degraded");
+    agent.stop();
+}
+
+/// One round of `services monitor` in a network namespace: its exit code, and its checks by address.
+fn monitor(agent: &Agent, from: &Namespace, service: &str) -> (Option<i32>, Vec<Value>) {
+    let program = agent::binary();
+    let mut command = from.command(program.to_str().expect("a plain path"));
+    agent::forget_our_variables(&mut command);
+    command.args(["services", "monitor", "--once", "--exit-code", "-o", "json"]);
+    command.env("PORTOLAN_SOCKET", agent.run_directory().join("control.sock"));
+    let output = command.output().expect("the agent's own binary runs");
+    let round: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    let checks = round["checks"].as_array().expect("checks").iter();
+    let checks = checks.filter(|one| one["service"] == service).cloned().collect();
+    (output.status.code(), checks)
+}
+
+#[test]
+fn what_passes_its_check_is_renewed_and_what_does_not_expires_until_it_passes_again() {
+    needs_kernel!();
+    let net = Pair::new();
+    let agent = Agent::start();
+    let listener = net.server.listen((net.server.v4, 0));
+    let closed = net.server.listen((net.server.v4, 0));
+    let [up, down] = [&listener, &closed].map(|one| one.local_addr().expect("an address"));
+    drop(closed);
+    let name = "checked";
+    portolan(
+        &agent,
+        &format!("services register {name} --address {up},{down} --ttl 5s --check tcp"),
+    );
+    let endpoints = || {
+        let found = agent.json(&format!("/api/v1/endpoints?service={name}"))["endpoints"].clone();
+        let found = found.as_array().expect("endpoints").iter();
+        let mut found: Vec<_> = found
+            .map(|one| {
+                assert_eq!(one["found_by"], "registration", "{one}");
+                format!("{}:{}", one["address"].as_str().expect("text"), one["port"])
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let mut both = vec![up.to_string(), down.to_string()];
+    both.sort();
+    assert_eq!(endpoints(), both);
+    let mut rounds = 0;
+    // It reaches them from the client's namespace; from here nothing leads there.
+    let mut round = || {
+        let (code, checks) = monitor(&agent, &net.client, name);
+        rounds += 1;
+        let of = |address: SocketAddr| {
+            let found = checks.iter().find(|one| one["address"] == address.to_string().as_str());
+            found.map(|one| (one["result"].clone(), one["is_renewed"].clone())).expect("its check")
+        };
+        (code, of(up), of(down))
+    };
+    let (ok, refused) = ((Value::from("ok"), true.into()), (Value::from("refused"), false.into()));
+    let began = Instant::now();
+    while endpoints() != [up.to_string()] {
+        assert!(
+            began.elapsed() < crate::facts::patience(Duration::from_secs(10)),
+            "{:?}",
+            endpoints()
+        );
+        assert_eq!(round(), (Some(1), ok.clone(), refused.clone()));
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert!(began.elapsed() >= Duration::from_secs(4), "it had five seconds");
+    let listed = portolan(&agent, "services");
+    assert!(
+        listed.contains(&format!("{down} (expired)")) || listed.contains("failing"),
+        "{listed}"
+    );
+    let again = net.server.listen(down);
+    let (_, first, second) = round();
+    assert_eq!((first, second), (ok.clone(), ok));
+    agent.eventually(true, |_| endpoints() == both);
+    drop(again);
+    // Each of them was connected to by the command, once in each round, and by nothing else.
+    listener.set_nonblocking(true).expect("a socket of ours");
+    assert_eq!(std::iter::from_fn(|| listener.accept().ok()).count(), rounds);
     agent.stop();
 }
 

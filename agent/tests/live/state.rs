@@ -38,7 +38,7 @@ fn what_an_agent_exports_another_one_has_after_the_import() {
     // A reservation of the configuration is none of the state.
     let second = Agent::with(&[("ports.reservations", "8125/udp shop/statsd")]);
     for command in [
-        "services register billing --address 203.0.113.7:443,203.0.113.8:443",
+        "services register billing --address 203.0.113.7:443,203.0.113.8:443 --ttl 1h --check tcp",
         "services register acme/partner --address 198.51.100.0/24",
         "ports reserve 5432 --for postgres --netns host",
         "ports reserve 8126/udp --for shop/statsd --env prod --until 2036-12-01 --netns host",

@@ -49,8 +49,9 @@ pub use self::reservations::{
     ReservationStatus, Reservations, Reserve, Reserved,
 };
 pub use self::services::{
-    AcceptQueue, ClientHealth, Health, HealthReason, HealthState, Register, Registered, Service,
-    ServiceStatus, Services, Unregister,
+    AcceptQueue, ClientHealth, Health, HealthReason, HealthState, Register, Registered,
+    RegisteredAddress, Registration, Renew, Renewal, Renewed, Service, ServiceStatus, Services,
+    Unregister,
 };
 pub use self::skip::Skip;
 pub use self::status::{Hook, LedgerEntry, Memory, NameSource, NameSourceState, Status, Table};

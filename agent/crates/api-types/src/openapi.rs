@@ -21,8 +21,8 @@ use utoipa::openapi::{
 use super::{
     AllocatePorts, AllocatedPorts, Balance, Conflicts, DiscoveryRequest, DiscoveryResponse, Edges,
     Endpoints, Error, Events, Flows, History, Listeners, Map, Ports, Protocol, Register,
-    Registered, Release, Reservations, Reserve, Reserved, Role, Segments, Services, Status,
-    TargetGroups, Timeouts, Timestamp, Unregister,
+    Registered, Release, Renew, Renewed, Reservations, Reserve, Reserved, Role, Segments, Services,
+    Status, TargetGroups, Timeouts, Timestamp, Unregister,
 };
 
 /// One method of one path.
@@ -334,6 +334,14 @@ pub const OPERATIONS: &[Operation] = &[
         "Name addresses by hand",
         Shape::of::<Register>(),
         Shape::of::<Registered>(),
+    ),
+    change(
+        "POST",
+        "/api/v1/services/renew",
+        "renew",
+        "Let addresses that were registered with a TTL last for it again, from now on",
+        Shape::of::<Renew>(),
+        Shape::of::<Renewed>(),
     ),
     change(
         "DELETE",

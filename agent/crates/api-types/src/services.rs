@@ -44,8 +44,11 @@ pub struct ServiceStatus {
     pub listens: Vec<String>,
     /// Ports of it that clients connect to.
     pub serves: Vec<String>,
-    /// Endpoints registered by hand.
+    /// Endpoints registered by hand, without those that have expired.
     pub registered: Vec<String>,
+    /// All of the registration, if it has a TTL or a check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
     /// Its health over the window.
     pub health: Health,
     /// What changed at it in the last ten minutes, latest first, five at most; only if its health has
@@ -166,6 +169,64 @@ pub struct Register {
     pub service: String,
     /// Its addresses: `10.1.2.3:443`, `10.9.0.0/16`, `10.9.0.0/16:5432`, `443`.
     pub addresses: Vec<String>,
+    /// How long an address lasts without being renewed, like `30s`; 5 s to 365 days. Without it, until
+    /// the service is unregistered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// How `portolan services monitor` checks each address: `tcp`, `http` or `http=/healthz`. The agent
+    /// checks nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
+}
+
+/// A registration with a TTL or a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Registration {
+    /// How long an address lasts without being renewed, like `30s`; null: until it is unregistered.
+    pub ttl: Option<String>,
+    /// How `portolan services monitor` checks each address.
+    pub check: Option<String>,
+    /// The addresses.
+    pub addresses: Vec<RegisteredAddress>,
+}
+
+/// An address of a registration with a TTL or a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RegisteredAddress {
+    /// The address: `10.1.2.3:443`.
+    pub address: String,
+    /// When it expires unless it is renewed; null without a TTL.
+    pub expires: Option<Timestamp>,
+    /// It was not renewed in time: it is no endpoint any more, and is forgotten after an hour. Until
+    /// then what fails there has the name of the service, and it can be renewed.
+    pub is_expired: bool,
+}
+
+/// Renews addresses of services that were registered with a TTL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// The addresses.
+    pub addresses: Vec<Renewal>,
+}
+
+/// One address of a registered service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// The service: `billing`, `acme/billing`.
+    pub service: String,
+    /// The address: `10.1.2.3:443`.
+    pub address: String,
+}
+
+/// What was renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Renewed {
+    /// These last for their TTL again.
+    pub renewed: Vec<Renewal>,
+    /// These are not registered, or not with a TTL.
+    pub gone: Vec<Renewal>,
 }
 
 /// Removes a registered service.
@@ -183,6 +244,12 @@ pub struct Registered {
     pub service: String,
     /// Its addresses; after a removal, those it had.
     pub addresses: Vec<String>,
+    /// How long an address lasts without being renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<String>,
+    /// How `portolan services monitor` checks each address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<String>,
 }
 
 // === impl HealthState ===

@@ -1,13 +1,13 @@
 //! `portolan services`: services with ports and health, and names registered by hand.
 
+mod checks;
 mod export;
+mod monitor;
+mod register;
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
-
-use clap::{Args, Subcommand};
-use http::Method;
 
 use super::outcome::Report;
 use super::table::{self, Column};
@@ -15,11 +15,11 @@ use super::target::Target;
 use super::window::{self, Over};
 use super::{Outcome, Output, human, known, print, watch};
 use api_types::{
-    Change, HealthReason, HealthState, Register, Registered, ServiceStatus, Services, Source,
-    Unregister, Window, WindowChoice,
+    Change, HealthReason, HealthState, ServiceStatus, Services, Source, Window, WindowChoice,
 };
+use clap::{Args, Subcommand};
+use notation::FullName;
 use notation::duration::ago;
-use notation::{Endpoint, FullName};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +30,8 @@ Examples:
   portolan services export --format file-sd --port 9100 > targets.json
   portolan services register billing --address 203.0.113.7:443 --address 203.0.113.8:443
   portolan services register partner --address 203.0.113.0/24 --namespace acme
+  portolan services register api --address 10.0.0.7:80 --ttl 30s --check http=/healthz
+  portolan services monitor 10                 make these checks every ten seconds, and renew what passes
   portolan services unregister acme/partner
 
 Health covers the traffic of this host over the window, the last minute by default. failing: most connects
@@ -66,14 +68,16 @@ enum ServicesCommand {
     Health(HealthArgs),
     /// Refresh the list continuously.
     Watch(WatchArgs),
+    /// Check registered services from here, renew those that pass, and show the list; again and again.
+    Monitor(monitor::MonitorArgs),
     /// List where services can be reached: addresses and ports.
     Discover(export::DiscoverArgs),
     /// Write addresses and ports for Prometheus, Envoy or a hosts file.
     Export(export::ExportArgs),
     /// Register a name for addresses, networks or ports.
-    Register(RegisterArgs),
+    Register(register::RegisterArgs),
     /// Remove a registered name.
-    Unregister(UnregisterArgs),
+    Unregister(register::UnregisterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -95,28 +99,6 @@ struct WatchArgs {
     every: u64,
     #[command(flatten)]
     over: Over,
-    #[command(flatten)]
-    target: Target,
-}
-
-#[derive(Debug, Args)]
-struct RegisterArgs {
-    /// Its name, like billing.
-    name: FullName,
-    /// Its endpoint: IP:PORT, IP, CIDR, CIDR:PORT or PORT; may be repeated.
-    #[arg(long = "address", value_name = "ADDRESS", required = true, value_delimiter = ',')]
-    addresses: Vec<Endpoint>,
-    /// Namespace of the name.
-    #[arg(long, value_name = "NAMESPACE")]
-    namespace: Option<String>,
-    #[command(flatten)]
-    target: Target,
-}
-
-#[derive(Debug, Args)]
-struct UnregisterArgs {
-    /// Its name, like billing or acme/partner.
-    name: FullName,
     #[command(flatten)]
     target: Target,
 }
@@ -160,11 +142,12 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
         Some(ServicesCommand::Export(arguments)) => {
             export::export(arguments).map(|()| Outcome::Done)
         }
-        Some(ServicesCommand::Register(arguments)) => register(arguments).map(|()| Outcome::Done),
-        Some(ServicesCommand::Unregister(UnregisterArgs { name, target })) => {
-            let request = Unregister { service: name.to_string() };
-            let body = target.change(Method::DELETE, "/api/v1/services", &request)?;
-            show(target, &body, "no longer registered").map(|()| Outcome::Done)
+        Some(ServicesCommand::Monitor(arguments)) => monitor::run(arguments),
+        Some(ServicesCommand::Register(arguments)) => {
+            register::register(arguments).map(|()| Outcome::Done)
+        }
+        Some(ServicesCommand::Unregister(arguments)) => {
+            register::unregister(arguments).map(|()| Outcome::Done)
         }
     }
 }
@@ -226,30 +209,6 @@ fn health(arguments: &HealthArgs) -> anyhow::Result<Outcome> {
     Ok(report.of(found))
 }
 
-fn register(arguments: &RegisterArgs) -> anyhow::Result<()> {
-    let RegisterArgs { name, addresses, namespace, target } = arguments;
-    let service = match namespace {
-        Some(namespace) => {
-            let full = format!("{namespace}/{name}").parse::<FullName>();
-            full.map_err(anyhow::Error::msg)?.to_string()
-        }
-        None => name.to_string(),
-    };
-    let addresses = addresses.iter().map(ToString::to_string).collect();
-    let request = Register { service, addresses };
-    show(target, &target.change(Method::POST, "/api/v1/services", &request)?, "registered")
-}
-
-fn show(target: &Target, body: &str, done: &str) -> anyhow::Result<()> {
-    match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Text => {
-            let Registered { service, addresses } = client::read(body)?;
-            print(&format!("{service} is {done} at {}\n", addresses.join(", ")))
-        }
-    }
-}
-
 fn text(answer: &Services, choice: WindowChoice, room: Option<usize>) -> String {
     if answer.services.is_empty() {
         return "No services yet.\n".to_owned();
@@ -307,7 +266,10 @@ pub fn places(one: &ServiceStatus) -> String {
     } else if !one.serves.is_empty() {
         one.serves.clone()
     } else {
-        one.registered.clone()
+        let expired = one.registration.iter().flat_map(|one| &one.addresses);
+        let expired = expired.filter(|one| one.is_expired);
+        let expired = expired.map(|one| format!("{} (expired)", one.address));
+        one.registered.iter().cloned().chain(expired).collect()
     };
     let shown: Vec<&str> =
         all.iter().take(SHOWN).map(|port| port.trim_end_matches("/tcp")).collect();

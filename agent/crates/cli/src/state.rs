@@ -13,7 +13,10 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use api_types::{HOST_NETNS, Origin, Register, Reservations, Reserve, Services, Timestamp};
+use api_types::{
+    HOST_NETNS, Origin, Register, Registration, Reservations, Reserve, ServiceStatus, Services,
+    Timestamp,
+};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +34,7 @@ Examples:
 What is in it: reserved ports (`portolan ports reserve`) and registered services (`portolan services
 register`). Reservations of the configuration are not: they are in its file. A reservation in a network
 namespace other than the host's is brought back only until the next boot, because the namespace has no
-number after it.
+number after it. The TTL of a registered service begins anew with the import.
 
 An import makes one request after the other, and none that changes nothing: run it again if it was
 interrupted. It needs the agent's Unix socket.";
@@ -138,6 +141,19 @@ fn import(arguments: &ImportArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The request that registers a service as it is. An expired address is part of it, because it comes back
+/// when it passes its check.
+fn registered(one: ServiceStatus) -> Option<Register> {
+    let (addresses, ttl, check) = match one.registration {
+        Some(Registration { ttl, check, addresses }) => {
+            (addresses.into_iter().map(|one| one.address).collect(), ttl, check)
+        }
+        None => (one.registered, None, None),
+    };
+    let service = human::full_name(&one.service_namespace, &one.service);
+    (!addresses.is_empty()).then_some(Register { service, addresses, ttl, check })
+}
+
 // === impl State ===
 
 impl State {
@@ -150,11 +166,7 @@ impl State {
             None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
             Some(_) => String::new(),
         };
-        let registered = services.services.into_iter().filter(|one| !one.registered.is_empty());
-        let registered = registered.map(|one| Register {
-            service: human::full_name(&one.service_namespace, &one.service),
-            addresses: one.registered,
-        });
+        let registered = services.services.into_iter().filter_map(registered);
         let reserved = reservations.reservations.into_iter().map(|one| one.reservation);
         let reserved = reserved.filter(|one| one.origin == Origin::State).map(|one| Reserve {
             port: one.port,
@@ -236,6 +248,8 @@ mod tests {
             services: vec![Register {
                 service: "acme/billing".to_owned(),
                 addresses: vec!["203.0.113.7:443".to_owned()],
+                ttl: Some("30s".to_owned()),
+                check: Some("http=/healthz".to_owned()),
             }],
             reservations: [HOST_NETNS, 4_026_532_001]
                 .map(|netns| Reserve {

@@ -136,18 +136,19 @@ impl Names {
         }
     }
 
-    /// The service of a process without a row in the kernel's table. `None` while a probe reads its
-    /// cgroup.
+    /// The service of a process without a row in the kernel's table, and whether a later look at it
+    /// finds no better name. `None` while a probe reads its cgroup.
     pub fn owner_without_row(
         &mut self,
         row: &OwnerRow,
         seen: &processes::Seen,
         now_us: u64,
-    ) -> Option<Service> {
+    ) -> Option<(Service, bool)> {
         // The overflow row belongs to no owner: its ports are unknown.
         let process = Some(Process::Seen(seen.clone()));
-        let Answer { service, running, .. } = self.ask(OWNER_OVERFLOW, row, process, now_us);
-        (!running).then(|| self.scoped(service, row).0)
+        let answer = self.ask(OWNER_OVERFLOW, row, process, now_us);
+        let Answer { service, is_final, running, .. } = answer;
+        (!running).then(|| (self.scoped(service, row).0, is_final))
     }
 
     /// Forgets a slot that was freed.

@@ -45,7 +45,7 @@ pub struct Bound {
 /// Who holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holding {
-    /// The process that bound it.
+    /// The process that bound it, or one that it has started and that has not begun its program yet.
     Binder,
     /// Another one, or what that one has become.
     Other(Box<Holder>),
@@ -89,6 +89,10 @@ pub fn find(bound: &[Bound]) -> HashMap<u32, Holding> {
             Some(holder) if holder.tgid == one.tgid && holder.owner.comm == one.command => {
                 Holding::Binder
             }
+            // Just started, with the cgroup of the one that started it.
+            Some(holder) if opens_for_others(&one) && is_beginning(&holder.owner.comm) => {
+                Holding::Binder
+            }
             Some(holder) => Holding::Other(Box::new(holder)),
             None => Holding::Nobody,
         };
@@ -116,10 +120,10 @@ pub fn acceptor(netns: u32, port: u16, listener: &Bound) -> Option<Holder> {
     }
     let last = accepted.iter().map(|inode| (*inode, listener.tgid)).collect();
     let (holders, _) = holders::find_last(&accepted, &last);
-    // Before it becomes the service it has the name of the one that started it, or (NAME).
+    // Before it becomes the service it has the name of the one that started it.
     let is_service = |holder: &Holder| {
         let command = &holder.owner.comm;
-        holder.tgid != listener.tgid && !is_activator(command) && command.first() != Some(&b'(')
+        holder.tgid != listener.tgid && !is_activator(command) && !is_beginning(command)
     };
     holders.into_values().filter(is_service).min_by_key(|holder| holder.tgid)
 }
@@ -146,6 +150,12 @@ fn take_held(tgid: u32, inodes: &mut HashSet<u32>) -> bool {
 
 fn opens_for_others(bound: &Bound) -> bool {
     bound.tgid == INIT || is_activator(&bound.command)
+}
+
+/// Whether a process that an activator has started still prepares to be the service: systemd calls it
+/// `(NAME)` then, and moves it to the cgroup of its unit before it executes the program.
+fn is_beginning(command: &[u8; 16]) -> bool {
+    command.first() == Some(&b'(')
 }
 
 /// Whether programs of this name open sockets for others, and serve nobody themselves.
@@ -247,5 +257,31 @@ mod tests {
         child.wait().unwrap();
         let Holding::Other(holder) = &found[&socket] else { panic!("{found:?}") };
         assert_eq!(holder.tgid, child.id());
+    }
+
+    #[test]
+    fn a_child_of_an_activator_is_no_service_before_it_executes_its_program() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let socket = inode(&listener);
+        let folder = tempfile::tempdir().unwrap();
+        // As systemd calls it: a command name is that of the file.
+        let name = folder.path().join("(sleep)");
+        std::os::unix::fs::symlink("/bin/sleep", &name).unwrap();
+        let bound =
+            [Bound { tgid: std::process::id(), command: command("systemd"), inode: socket }];
+        let held_by = |program: &std::path::Path| {
+            let inherited = Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
+            let mut child = Command::new(program).arg("60").stdin(inherited).spawn().unwrap();
+            let found = find(&bound).remove(&socket);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            (found, child.id())
+        };
+        assert_eq!(held_by(&name).0, Some(Holding::Binder));
+        let (found, child) = held_by("/bin/sleep".as_ref());
+        assert!(
+            matches!(&found, Some(Holding::Other(holder)) if holder.tgid == child),
+            "{found:?}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::traffic::Key;
 use super::port::Port;
-use super::registry::Endpoint;
+use super::registry::{Endpoint, Registration};
 use super::service::Service;
 use super::snapshot::{EdgeView, Role, Snapshot};
 
@@ -21,8 +21,10 @@ pub use self::verdict::{AcceptQueue, ClientHealth, Health, HealthReason, HealthS
 pub struct ServiceView {
     /// Its name, and the surest way in which it was found.
     pub service: Service,
-    /// Endpoints registered by hand.
+    /// Endpoints registered by hand, without those that should have been renewed.
     pub registered: Vec<Endpoint>,
+    /// All of the registration, if it has a check or ends.
+    pub registration: Option<Registration>,
     /// Ports it listens on here.
     pub listens: BTreeSet<Port>,
     /// Its ports with clients.
@@ -50,8 +52,19 @@ pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<Ser
         }
     }
     for registration in snapshot.reservations.state.registry.iter() {
-        let named = Service::registered(&registration.service);
-        found.meet(&named).registered.clone_from(&registration.endpoints);
+        let now = snapshot.taken_seconds as u64;
+        let known =
+            registration.endpoints.iter().filter(|one| registration.is_remembered(one, now));
+        let known: Vec<_> = known.copied().collect();
+        if known.is_empty() {
+            continue;
+        }
+        let view = found.meet(&Service::registered(&registration.service));
+        let in_force = known.iter().filter(|one| registration.is_in_force(one, now));
+        view.registered = in_force.copied().collect();
+        if registration.check.is_some() || registration.lease.is_some() {
+            view.registration = Some(Registration { endpoints: known, ..registration.clone() });
+        }
     }
     let is_service = |view: &ServiceView| {
         !view.service.is_called_as(&Service::any()) && !view.service.is_loopback()
@@ -76,6 +89,7 @@ impl Found<'_> {
                 ServiceView {
                     service: service.clone(),
                     registered: Vec::new(),
+                    registration: None,
                     listens: BTreeSet::new(),
                     serves: BTreeSet::new(),
                     health: Health::of(&traffic.of_service(&key), *window_seconds),

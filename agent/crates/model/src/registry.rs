@@ -1,10 +1,15 @@
 //! Services registered by hand: names for endpoints that nothing else can name.
+//!
+//! Time is an argument (seconds since the Unix epoch). An endpoint with a time to live that was not
+//! renewed is no endpoint of its service any more; its name stays for another hour, so that what fails
+//! while the service is down has the name of it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-pub use notation::Endpoint;
+pub use notation::{Check, Endpoint};
 
 use super::full_name::FullName;
 use super::service::Service;
@@ -13,6 +18,12 @@ use super::service::Service;
 pub const MOST: usize = 1024;
 /// Endpoints of one service at most.
 pub const MOST_ENDPOINTS: usize = 64;
+/// The shortest time to live, seconds: less would end between two rounds of checks.
+pub const LEAST_TTL: u64 = 5;
+/// The longest one, seconds: a year.
+pub const MOST_TTL: u64 = 365 * 24 * 60 * 60;
+/// How long an endpoint that was not renewed is remembered, seconds.
+pub const REMEMBERED: u64 = 60 * 60;
 
 /// A registered service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +32,19 @@ pub struct Registration {
     pub service: FullName,
     /// Where it is.
     pub endpoints: Vec<Endpoint>,
+    /// How `portolan services monitor` checks its endpoints.
+    pub check: Option<Check>,
+    /// How long they last; `None` = until it is unregistered.
+    pub lease: Option<Lease>,
+}
+
+/// How long the endpoints of a service last without being renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Time to live of each, seconds.
+    pub ttl: u64,
+    /// When each ends, seconds since the Unix epoch.
+    pub until: BTreeMap<Endpoint, u64>,
 }
 
 /// All registered services.
@@ -29,7 +53,22 @@ pub struct Registry {
     services: Vec<Registration>,
     /// By length of prefix, the longest first: network and port → service. A port on any
     /// address has no network.
-    prefixes: Vec<(Prefix, HashMap<Endpoint, Service>)>,
+    prefixes: Vec<(Prefix, HashMap<Endpoint, Named>)>,
+}
+
+/// The names of a registry at a moment, seconds since the Unix epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    registry: &'a Registry,
+    now: u64,
+}
+
+/// The name of an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Named {
+    service: Service,
+    /// Until when, seconds since the Unix epoch.
+    until: Option<u64>,
 }
 
 /// Length of a prefix and family (true = IPv4); `None` is any address.
@@ -61,6 +100,22 @@ pub enum Refused {
         "{MOST} services are registered already; unregister some that are not needed (`portolan services` lists them)"
     )]
     Full,
+    /// A time to live out of range.
+    #[error(
+        "{0} cannot have a TTL of {1} s; write one from {LEAST_TTL}s to {days}d, like --ttl 30s",
+        days = MOST_TTL / 86_400
+    )]
+    Ttl(FullName, u64),
+    /// A check of what is not one socket.
+    #[error(
+        "{service} cannot be checked at {endpoint}; a check needs addresses with a port, like 10.1.2.3:443"
+    )]
+    Unchecked {
+        /// The service.
+        service: FullName,
+        /// Where.
+        endpoint: Endpoint,
+    },
     /// Nothing to remove.
     #[error("{0} is not registered; `portolan services` lists what is")]
     NotRegistered(FullName),
@@ -71,6 +126,74 @@ fn prefix(endpoint: &Endpoint) -> Prefix {
     endpoint.network.map(|network| (network.prefix_len(), network.addr().is_ipv4()))
 }
 
+// === impl Lease ===
+
+impl Lease {
+    /// One of `ttl` seconds for all of these, from `now` on.
+    #[must_use]
+    pub fn new(ttl: u64, endpoints: &[Endpoint], now: u64) -> Self {
+        let until = now.saturating_add(ttl);
+        Self { ttl, until: endpoints.iter().map(|endpoint| (*endpoint, until)).collect() }
+    }
+}
+
+// === impl Registration ===
+
+impl Registration {
+    /// A name for these endpoints, without a check and until it is unregistered.
+    #[must_use]
+    pub const fn new(service: FullName, endpoints: Vec<Endpoint>) -> Self {
+        Self { service, endpoints, check: None, lease: None }
+    }
+
+    /// When an endpoint ends unless it is renewed, seconds since the Unix epoch; `None` = never.
+    #[must_use]
+    pub fn until(&self, endpoint: &Endpoint) -> Option<u64> {
+        // Without a time it has not been renewed.
+        self.lease.as_ref().map(|lease| lease.until.get(endpoint).copied().unwrap_or_default())
+    }
+
+    /// Whether the service is said to be at this endpoint.
+    #[must_use]
+    pub fn is_in_force(&self, endpoint: &Endpoint, now: u64) -> bool {
+        self.until(endpoint).is_none_or(|until| until > now)
+    }
+
+    /// Whether an endpoint still has its name: for an hour after it should have been renewed.
+    #[must_use]
+    pub fn is_remembered(&self, endpoint: &Endpoint, now: u64) -> bool {
+        self.named_until(endpoint).is_none_or(|until| until > now)
+    }
+
+    fn named_until(&self, endpoint: &Endpoint) -> Option<u64> {
+        self.until(endpoint).map(|until| until.saturating_add(REMEMBERED))
+    }
+
+    /// Sorts its endpoints, and refuses what cannot be registered.
+    fn check(&mut self) -> Result<(), Refused> {
+        let Self { service, endpoints, check, lease } = self;
+        endpoints.sort_unstable();
+        endpoints.dedup();
+        if endpoints.is_empty() {
+            return Err(Refused::Nowhere(service.clone()));
+        }
+        if endpoints.len() > MOST_ENDPOINTS {
+            return Err(Refused::TooManyEndpoints(service.clone()));
+        }
+        if let Some(Lease { ttl, until }) = lease {
+            if !(LEAST_TTL..=MOST_TTL).contains(ttl) {
+                return Err(Refused::Ttl(service.clone(), *ttl));
+            }
+            until.retain(|endpoint, _| endpoints.contains(endpoint));
+        }
+        let unchecked = endpoints.iter().find(|one| check.is_some() && one.socket().is_none());
+        match unchecked.copied() {
+            Some(endpoint) => Err(Refused::Unchecked { service: service.clone(), endpoint }),
+            None => Ok(()),
+        }
+    }
+}
+
 // === impl Registry ===
 
 impl Registry {
@@ -79,32 +202,55 @@ impl Registry {
         self.services.iter()
     }
 
-    /// Adds a service, or gives the one of this name other endpoints.
-    pub fn register(&mut self, wanted: Registration) -> Result<(), Refused> {
-        let Registration { service, mut endpoints } = wanted;
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        if endpoints.is_empty() {
-            return Err(Refused::Nowhere(service));
-        }
-        if endpoints.len() > MOST_ENDPOINTS {
-            return Err(Refused::TooManyEndpoints(service));
-        }
-        for other in self.services.iter().filter(|other| other.service != service) {
-            if let Some(endpoint) = endpoints.iter().find(|one| other.endpoints.contains(one)) {
+    /// Adds a service, or gives the one of this name other endpoints. What has not been renewed by
+    /// `now` is in nobody's way.
+    pub fn register(&mut self, mut wanted: Registration, now: u64) -> Result<(), Refused> {
+        wanted.check()?;
+        self.expire(now);
+        for other in self.services.iter().filter(|other| other.service != wanted.service) {
+            let mut taken = wanted.endpoints.iter().filter(|one| other.endpoints.contains(one));
+            if let Some(endpoint) = taken.find(|one| other.is_in_force(one, now)) {
                 let service = other.service.clone();
                 return Err(Refused::Taken { endpoint: *endpoint, service });
             }
         }
-        let others = self.services.iter().filter(|other| other.service != service).count();
+        let others = self.services.iter().filter(|other| other.service != wanted.service).count();
         if others >= MOST {
             return Err(Refused::Full);
         }
-        self.services.retain(|other| other.service != service);
-        let at = self.services.partition_point(|other| other.service < service);
-        self.services.insert(at, Registration { service, endpoints });
+        self.services.retain(|other| other.service != wanted.service);
+        for other in &mut self.services {
+            other.endpoints.retain(|one| !wanted.endpoints.contains(one));
+        }
+        self.services.retain(|other| !other.endpoints.is_empty());
+        let at = self.services.partition_point(|other| other.service < wanted.service);
+        self.services.insert(at, wanted);
         self.index();
         Ok(())
+    }
+
+    /// Lets an endpoint last for its time to live again; whether the service has it, and it ends at
+    /// all.
+    pub fn renew(&mut self, service: &FullName, endpoint: &Endpoint, now: u64) -> bool {
+        let found = self.services.iter_mut().find(|one| one.service == *service);
+        let Some(found) = found.filter(|one| one.endpoints.contains(endpoint)) else {
+            return false;
+        };
+        let Some(Lease { ttl, until }) = &mut found.lease else { return false };
+        until.insert(*endpoint, now.saturating_add(*ttl));
+        self.index();
+        true
+    }
+
+    /// Forgets endpoints an hour after they should have been renewed, and services without others.
+    pub fn expire(&mut self, now: u64) {
+        for one in &mut self.services {
+            let remembered =
+                one.endpoints.iter().filter(|endpoint| one.is_remembered(endpoint, now));
+            one.endpoints = remembered.copied().collect();
+        }
+        self.services.retain(|one| !one.endpoints.is_empty());
+        self.index();
     }
 
     /// Removes a service and returns it.
@@ -116,32 +262,47 @@ impl Registry {
         Ok(removed)
     }
 
+    /// The names at `now`.
+    #[must_use]
+    pub const fn at(&self, now: u64) -> At<'_> {
+        At { registry: self, now }
+    }
+
+    fn index(&mut self) {
+        let mut prefixes: HashMap<Prefix, HashMap<Endpoint, Named>> = HashMap::new();
+        for one in &self.services {
+            let service = Service::registered(&one.service);
+            for endpoint in &one.endpoints {
+                let by_endpoint = prefixes.entry(prefix(endpoint)).or_default();
+                let until = one.named_until(endpoint);
+                by_endpoint.insert(*endpoint, Named { service: service.clone(), until });
+            }
+        }
+        self.prefixes = prefixes.into_iter().collect();
+        self.prefixes.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+    }
+}
+
+// === impl At ===
+
+impl<'a> At<'a> {
     /// What is at a port of an address: the longest prefix wins, and with the same one a port
     /// wins over any port.
-    pub fn name(&self, address: IpAddr, port: u16) -> Option<&Service> {
+    #[must_use]
+    pub fn name(self, address: IpAddr, port: u16) -> Option<&'a Service> {
         let address = address.to_canonical();
-        self.prefixes.iter().find_map(|(prefix, by_endpoint)| {
+        self.registry.prefixes.iter().find_map(|(prefix, by_endpoint)| {
             let network = match *prefix {
                 None => None,
                 Some((_, is_v4)) if is_v4 != address.is_ipv4() => return None,
                 Some((length, _)) => Some(IpNet::new(address, length).ok()?.trunc()),
             };
-            let named = |port| by_endpoint.get(&Endpoint { network, port });
+            let named = |port| {
+                let found = by_endpoint.get(&Endpoint { network, port })?;
+                found.until.is_none_or(|until| until > self.now).then_some(&found.service)
+            };
             named(Some(port)).or_else(|| named(None))
         })
-    }
-
-    fn index(&mut self) {
-        let mut prefixes: HashMap<Prefix, HashMap<Endpoint, Service>> = HashMap::new();
-        for Registration { service, endpoints } in &self.services {
-            let named = Service::registered(service);
-            for endpoint in endpoints {
-                let by_endpoint = prefixes.entry(prefix(endpoint)).or_default();
-                by_endpoint.insert(*endpoint, named.clone());
-            }
-        }
-        self.prefixes = prefixes.into_iter().collect();
-        self.prefixes.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
     }
 }
 
@@ -152,13 +313,19 @@ mod tests {
 
     fn at(service: &str, endpoints: &[&str]) -> Registration {
         let endpoints = endpoints.iter().map(|text| text.parse().expect("an endpoint")).collect();
-        Registration { service: service.parse().expect("a name"), endpoints }
+        Registration::new(service.parse().expect("a name"), endpoints)
+    }
+
+    /// The same with a time to live, seconds, from `now` on.
+    fn for_seconds(ttl: u64, now: u64, service: &str, endpoints: &[&str]) -> Registration {
+        let one = at(service, endpoints);
+        Registration { lease: Some(Lease::new(ttl, &one.endpoints, now)), ..one }
     }
 
     fn registry(all: &[(&str, &[&str])]) -> Registry {
         let mut registry = Registry::default();
         for (service, endpoints) in all {
-            registry.register(at(service, endpoints)).expect("no contradiction");
+            registry.register(at(service, endpoints), 0).expect("no contradiction");
         }
         registry
     }
@@ -174,7 +341,7 @@ mod tests {
             ("everything-six", &["::/0"]),
         ]);
         let check = |address: &str, port, expected: Option<&str>| {
-            let found = registry.name(address.parse().expect("an address"), port);
+            let found = registry.at(0).name(address.parse().expect("an address"), port);
             let found = found.map(|service| FullName::from(service).to_string());
             assert_eq!(found.as_deref(), expected, "{address} {port}");
         };
@@ -192,16 +359,91 @@ mod tests {
     #[test]
     fn one_place_has_one_name() {
         let mut registry = registry(&[("a", &["10.0.0.1:80", "10.0.0.0/8"])]);
-        let refused = registry.register(at("b", &["10.1.2.3/8"])).expect_err("taken").to_string();
+        let refused =
+            registry.register(at("b", &["10.1.2.3/8"]), 0).expect_err("taken").to_string();
         assert!(refused.starts_with("10.0.0.0/8 is registered as a; unregister"), "{refused}");
-        registry.register(at("a", &["10.0.0.1:80"])).expect("its own");
-        registry.register(at("b", &["10.1.2.3/8"])).expect("free now");
+        registry.register(at("a", &["10.0.0.1:80"]), 0).expect("its own");
+        registry.register(at("b", &["10.1.2.3/8"]), 0).expect("free now");
         assert_eq!(
             registry.unregister(&"a".parse().expect("a name")),
             Ok(at("a", &["10.0.0.1:80"]))
         );
         assert!(registry.unregister(&"a".parse().expect("a name")).is_err());
-        assert_eq!(registry.register(at("c", &[])), Err(Refused::Nowhere("c".parse().unwrap())));
+        assert_eq!(registry.register(at("c", &[]), 0), Err(Refused::Nowhere("c".parse().unwrap())));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_not_renewed_is_in_nobodys_way_and_keeps_its_name_for_an_hour() {
+        let (one, other) = ("10.0.0.1:80", "10.0.0.2:80");
+        let api = "api".parse().expect("a name");
+        let mut registry = Registry::default();
+        registry.register(for_seconds(30, 100, "api", &[one, other]), 100).expect("free");
+        let in_force = |registry: &Registry, now| {
+            let found = registry.iter().flat_map(|found| {
+                found.endpoints.iter().filter(move |endpoint| found.is_in_force(endpoint, now))
+            });
+            found.map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(in_force(&registry, 129), [one, other]);
+        let renewed = |registry: &mut Registry, endpoint: &str, now| {
+            registry.renew(&api, &endpoint.parse().expect("an endpoint"), now)
+        };
+        assert!(renewed(&mut registry, one, 120));
+        assert!(!renewed(&mut registry, "10.0.0.3:80", 120), "it is not there");
+        assert_eq!(in_force(&registry, 130), [one]);
+        assert_eq!(in_force(&registry, 150), Vec::<String>::new());
+        // Down, it has its name, and comes back.
+        let named = |registry: &Registry, now| {
+            registry
+                .at(now)
+                .name("10.0.0.2".parse().expect("an address"), 80)
+                .map(|it| it.name.to_string())
+        };
+        assert_eq!(named(&registry, 130 + REMEMBERED - 1).as_deref(), Some("api"));
+        assert_eq!(named(&registry, 130 + REMEMBERED), None);
+        assert!(renewed(&mut registry, other, 200));
+        assert_eq!(in_force(&registry, 229), [other]);
+        // Another service takes the place of what is over, and not of what is in force.
+        let refused =
+            registry.register(at("new", &[other]), 229).expect_err("in force").to_string();
+        assert!(refused.contains("is registered as api"), "{refused}");
+        registry.register(at("new", &[other]), 230).expect("it is over");
+        assert!(!renewed(&mut registry, other, 231), "it is another's");
+        assert_eq!(in_force(&registry, 231), [other]);
+        registry.expire(150 + REMEMBERED - 1);
+        assert_eq!(registry.iter().count(), 2);
+        registry.expire(150 + REMEMBERED);
+        let left: Vec<_> = registry.iter().map(|one| one.service.to_string()).collect();
+        assert_eq!(left, ["new"]);
+        assert!(
+            !registry.renew(&"new".parse().expect("a name"), &other.parse().unwrap(), 0),
+            "no TTL"
+        );
+    }
+
+    #[test]
+    fn only_sockets_are_checked_and_times_to_live_have_bounds() {
+        let refused = |one: Registration| {
+            Registry::default().register(one, 0).expect_err("refused").to_string()
+        };
+        for nowhere in ["10.0.0.0/8:80", "10.0.0.1", "80"] {
+            let one =
+                Registration { check: Some(Check::Tcp), ..at("api", &["10.0.0.1:80", nowhere]) };
+            let why = refused(one);
+            assert!(
+                why.contains(&format!("api cannot be checked at {nowhere}; a check needs")),
+                "{why}"
+            );
+        }
+        for ttl in [0, LEAST_TTL - 1, MOST_TTL + 1] {
+            let why = refused(for_seconds(ttl, 0, "api", &["10.0.0.1"]));
+            assert!(why.contains("write one from 5s to 365d"), "{why}");
+        }
+        let one = Registration {
+            check: Some(Check::Tcp),
+            ..for_seconds(LEAST_TTL, 0, "api", &["10.0.0.1:80", "[fd00::1]:80"])
+        };
+        Registry::default().register(one, 0).expect("both can be");
     }
 
     proptest! {
@@ -217,11 +459,8 @@ mod tests {
                 let network = IpNet::new(ip, length).ok();
                 let endpoint = Endpoint { network, port }.canonical();
                 let name = format!("s{i}");
-                let one = Registration {
-                    service: name.parse().expect("a name"),
-                    endpoints: vec![endpoint],
-                };
-                if registry.register(one).is_ok() {
+                let one = Registration::new(name.parse().expect("a name"), vec![endpoint]);
+                if registry.register(one, 0).is_ok() {
                     all.push((endpoint, name));
                 }
             }
@@ -232,7 +471,7 @@ mod tests {
                 .filter(|(endpoint, _)| endpoint.port.is_none_or(|own| own == port))
                 .max_by_key(|(endpoint, _)| (prefix(endpoint), endpoint.port.is_some()))
                 .map(|(_, name)| name.as_str());
-            let found = registry.name(ip, port).map(|service| &*service.name);
+            let found = registry.at(0).name(ip, port).map(|service| &*service.name);
             prop_assert_eq!(found, best);
         }
     }

@@ -50,7 +50,7 @@ impl ReservationStatus {
         state.reservations.reserve(lease, 0).expect("free");
         let service = "billing".parse().expect("a name");
         let endpoints = vec!["203.0.113.7:443".parse().expect("an endpoint")];
-        state.registry.register(Registration { service, endpoints }).expect("free");
+        state.registry.register(Registration::new(service, endpoints), 0).expect("free");
         let key = BreachKey {
             port: Some(Port::tcp(5432)),
             owner: "postgres".parse().expect("a name"),

@@ -1,7 +1,7 @@
 //! Endpoints of services that are registered by hand.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -25,6 +25,14 @@ impl Endpoint {
     #[must_use]
     pub fn canonical(self) -> Self {
         Self { network: self.network.map(|network| network.trunc()), ..self }
+    }
+
+    /// The one address and port that it is, if it is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<SocketAddr> {
+        let (network, port) = (self.network?, self.port?);
+        let is_one = network.prefix_len() == network.max_prefix_len();
+        is_one.then(|| SocketAddr::new(network.addr(), port))
     }
 }
 
@@ -121,6 +129,19 @@ mod tests {
         for wrong in ["", "0", "70000", "db:5432", "10.1.2.3:0", "10.1.2.3:", ":80", "10.0.0.0/33"]
         {
             check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn one_address_with_a_port_is_a_socket() {
+        let check = |text: &str, is_one: bool| {
+            let socket = text.parse::<Endpoint>().expect(text).socket();
+            assert_eq!(socket, is_one.then(|| text.parse().expect("a socket address")), "{text}");
+        };
+        check("10.1.2.3:443", true);
+        check("[fd00::1]:443", true);
+        for other in ["10.1.2.3", "10.9.0.0/16:5432", "9042", "fd00::1"] {
+            check(other, false);
         }
     }
 

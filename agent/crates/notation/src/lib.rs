@@ -1,10 +1,11 @@
-//! Text formats: durations, ports, names of services, endpoints, filters, YAML files. The command
+//! Text formats: durations, ports, names of services, endpoints and their checks, filters, YAML files. The command
 //! line, the configuration, the API and the state file share this one grammar without depending on
 //! each other.
 
 #![forbid(unsafe_code)]
 
 pub mod character;
+mod check;
 pub mod duration;
 mod endpoint;
 mod environment;
@@ -14,6 +15,7 @@ mod nearest;
 mod port;
 pub mod yaml;
 
+pub use self::check::{Check, Path};
 pub use self::endpoint::Endpoint;
 pub use self::environment::Environment;
 pub use self::full_name::FullName;

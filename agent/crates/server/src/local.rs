@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use api_types::{
-    AllocatePorts, AllocatedPorts, Register, Registered, Release, Reserve, Reserved, Unregister,
+    AllocatePorts, AllocatedPorts, Register, Registered, Release, Renew, Renewed, Reserve,
+    Reserved, Unregister,
 };
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -78,6 +79,8 @@ pub trait Changes: Clone + Send + Sync + 'static {
     fn allocate(&self, caller: Caller, request: AllocatePorts) -> impl Answer<AllocatedPorts>;
     /// Names addresses.
     fn register(&self, request: Register) -> impl Answer<Registered>;
+    /// Lets registered addresses last for their time to live again.
+    fn renew(&self, request: Renew) -> impl Answer<Renewed>;
     /// Removes a name.
     fn unregister(&self, request: Unregister) -> impl Answer<Registered>;
 }
@@ -161,6 +164,7 @@ fn writable<C: Changes>() -> Vec<Route> {
         ("/api/v1/reservations", post(reserve::<C>).delete(release::<C>)),
         ("/api/v1/ports/free", post(allocate::<C>)),
         ("/api/v1/services", post(register::<C>).delete(unregister::<C>)),
+        ("/api/v1/services/renew", post(renew::<C>)),
     ]
 }
 
@@ -289,6 +293,13 @@ async fn register<C: Changes>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Registered>, Failure> {
     Ok(Json(changes.register(read(body)?).await?))
+}
+
+async fn renew<C: Changes>(
+    Extension(changes): Extension<C>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Renewed>, Failure> {
+    Ok(Json(changes.renew(read(body)?).await?))
 }
 
 async fn unregister<C: Changes>(

@@ -43,15 +43,17 @@ impl<K: Kernel> Core<K> {
     }
 
     /// Slots become rows with names; idle ones go back to the kernel.
-    pub(super) fn update_edges(&mut self, drained: &Drained, now_us: u64) -> Updated {
+    pub(super) fn update_edges(&mut self, drained: &Drained, now: Now) -> Updated {
+        let Now { us: now_us, epoch_seconds } = now;
         let Self { names, owners, tables, kernel, reservations, .. } = self;
         let state = reservations.current();
         let room = Room::of(kernel.edge_capacity()).shared_by(owners);
         let greedy = owners.greedy(kernel.owner_capacity());
         let room = room.met(drained.queues.as_deref()).pressed_by(&greedy);
         let proven = Proven::new(&drained.edges, owners);
+        let registry = state.registry.at(epoch_seconds as u64);
         let mut updated = tables.update(now_us / 1_000_000, &drained.edges, room, |edge| {
-            naming(names, owners, &state.registry, &proven, edge, now_us)
+            naming(names, owners, registry, &proven, edge, now_us)
         });
         for step in updated.deltas.reclaim.drain(..) {
             reclaimed("edge", kernel.reclaim_edge(&step));

@@ -16,7 +16,7 @@ impl<K: Kernel> Core<K> {
         let Now { us: now_us, epoch_seconds: taken_seconds } = now;
         let in_use = drained.edges_in_use();
         self.memory = self.keeper.look(&mut self.kernel, in_use);
-        let mut updated = self.update_edges(drained, now_us);
+        let mut updated = self.update_edges(drained, now);
         if let Some(found) = &drained.queues {
             let labels = |slot| self.tables.labels(Table::Edges, slot);
             let found = found.iter().filter_map(|(slot, found)| Some((labels(*slot)?, found)));
@@ -50,7 +50,7 @@ impl<K: Kernel> Core<K> {
         );
         let reservations = self.keep(drained, now_us, taken_seconds as u64);
         let state = self.reservations.current();
-        let names = (&self.names, &state.registry);
+        let names = (&self.names, state.registry.at(taken_seconds as u64));
         let related =
             self.relate.update(now_us, taken_seconds, &updated.deltas, names, &self.owners);
         let verified = updated.deltas.edges.iter();

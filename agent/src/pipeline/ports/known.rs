@@ -94,7 +94,7 @@ impl Known<'_> {
         let owned = owner.filter(|owner| self.owners.row(*owner).is_some());
         // The process that has it now, if that is not the one that bound it.
         let service = match (owned, row) {
-            (_, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?,
+            (_, Some(row)) => self.names.owner_without_row(row, seen, self.now_us)?.0,
             (Some(owner), None) => match self.names.acceptor(owner, held.port) {
                 Some(Acceptor::Service(service)) if held.protocol == Protocol::Tcp => {
                     service.clone()

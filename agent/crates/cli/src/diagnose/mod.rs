@@ -28,7 +28,7 @@ use rustls::pki_types::ServerName;
 pub(crate) use self::evidence::{Certificate, TlsFault};
 use self::examine::Examiner;
 use self::live::Answers;
-pub(crate) use self::probe::{TLS_PORTS, certificate, resolver_answers};
+pub(crate) use self::probe::{TLS_PORTS, certificate, connects, http_status, resolver_answers};
 use self::report::Findings;
 use self::words::Wanted;
 use crate::target::Connection;

@@ -67,11 +67,14 @@ impl State {
         })
     }
 
-    /// Whether it has this service at these addresses.
+    /// Whether it has this service at these addresses, with this TTL and check.
     fn knows(&self, wanted: &Register) -> bool {
         let addresses = |one: &Register| one.addresses.iter().cloned().collect::<BTreeSet<_>>();
         let is_it = |one: &&Register| one.service == wanted.service;
-        self.services.iter().find(is_it).is_some_and(|one| addresses(one) == addresses(wanted))
+        self.services.iter().find(is_it).is_some_and(|one| {
+            addresses(one) == addresses(wanted)
+                && (&one.ttl, &one.check) == (&wanted.ttl, &wanted.check)
+        })
     }
 }
 
@@ -98,8 +101,10 @@ impl fmt::Display for Step {
             Self::Release(Release { port, protocol, .. }) => {
                 write!(f, "released: {port}/{}", protocol.as_str())
             }
-            Self::Register(Register { service, addresses }) => {
-                write!(f, "registered: {service} at {}", addresses.join(", "))
+            Self::Register(Register { service, addresses, ttl, check }) => {
+                write!(f, "registered: {service} at {}", addresses.join(", "))?;
+                ttl.iter().try_for_each(|ttl| write!(f, ", TTL {ttl}"))?;
+                check.iter().try_for_each(|check| write!(f, ", checked by {check}"))
             }
             Self::Reserve(one) => write!(f, "reserved: {}", named(one)),
         }
@@ -136,8 +141,8 @@ mod tests {
     }
 
     fn states() -> impl Strategy<Value = State> {
-        let services =
-            prop::collection::btree_map("[ab]", prop::collection::vec("[12]", 1..3), 0..3);
+        let service = (prop::collection::vec("[12]", 1..3), prop::option::of("[56]s"));
+        let services = prop::collection::btree_map("[ab]", service, 0..3);
         let reservations =
             prop::collection::btree_map((1_u16..4, 0_u32..2), ("[ab]", any::<bool>()), 0..4);
         (services, reservations).prop_map(|(services, reservations)| State {
@@ -146,7 +151,12 @@ mod tests {
             boot: String::new(),
             services: services
                 .into_iter()
-                .map(|(service, addresses)| Register { service, addresses })
+                .map(|(service, (addresses, ttl))| Register {
+                    service,
+                    addresses,
+                    ttl,
+                    check: None,
+                })
                 .collect(),
             reservations: reservations
                 .into_iter()
@@ -169,7 +179,11 @@ mod tests {
             let steps = between(&now, &wanted, true);
             let then = steps.iter().fold(now, after);
             prop_assert_eq!(between(&then, &wanted, true), []);
-            prop_assert_eq!(then.services.len(), wanted.services.len());
+            let lasting = |state: &State| {
+                let services = state.services.iter();
+                services.map(|one| (one.service.clone(), one.ttl.clone())).collect::<BTreeSet<_>>()
+            };
+            prop_assert_eq!(lasting(&then), lasting(&wanted));
             prop_assert_eq!(then.reservations.len(), wanted.reservations.len());
         }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use agent_common::edge::CONNECT_OK;
 use api_types::{EndpointHealth, Endpoints, FoundBy, ServiceEndpoint, Timestamp, Window};
+use model::registry::Endpoint;
 use model::relations::ServiceName;
 use model::service::{Kind, Service, Source};
 use model::snapshot::{Role, Snapshot};
@@ -61,14 +62,13 @@ pub fn endpoints(snapshot: &Snapshot, query: &EndpointQuery) -> Endpoints {
     }
     for registration in snapshot.reservations.state.registry.iter() {
         let service = Service::registered(&registration.service);
-        for endpoint in &registration.endpoints {
-            let (Some(network), Some(port)) = (endpoint.network, endpoint.port) else { continue };
-            if network.prefix_len() == network.max_prefix_len() {
-                let at = SocketAddr::new(network.addr(), port);
-                let found =
-                    Found { kind: service.kind, source: service.source, by: FoundBy::Registration };
-                add(ServiceName::from(&service), at, found);
-            }
+        let in_force =
+            |one: &&Endpoint| registration.is_in_force(one, snapshot.taken_seconds as u64);
+        let endpoints = registration.endpoints.iter().filter(in_force);
+        for at in endpoints.filter_map(Endpoint::socket) {
+            let found =
+                Found { kind: service.kind, source: service.source, by: FoundBy::Registration };
+            add(ServiceName::from(&service), at, found);
         }
     }
     let health = health(snapshot);

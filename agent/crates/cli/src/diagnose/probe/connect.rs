@@ -23,7 +23,9 @@ pub(super) fn all(target: SocketAddr, count: u32) -> Connects {
                 if index > 0 {
                     thread::sleep(GAP);
                 }
-                thread::Builder::new().name("probe".into()).spawn_scoped(scope, move || one(target))
+                thread::Builder::new()
+                    .name("probe".into())
+                    .spawn_scoped(scope, move || one(target, PATIENCE))
             })
             .collect();
         let joined = running.into_iter().map(|thread| match thread {
@@ -45,10 +47,19 @@ pub(super) fn all(target: SocketAddr, count: u32) -> Connects {
     connects
 }
 
-fn one(target: SocketAddr) -> io::Result<Duration> {
+/// Connects once, and closes the connection; how long it took.
+pub(super) fn one(target: SocketAddr, patience: Duration) -> io::Result<Duration> {
     let began = Instant::now();
-    TcpStream::connect_timeout(&target, PATIENCE)?;
+    TcpStream::connect_timeout(&target, patience)?;
     Ok(began.elapsed())
+}
+
+/// Why a connect failed, in a word if there is one.
+pub(super) fn said(error: &io::Error) -> String {
+    match word(error) {
+        "other" => error.to_string(),
+        word => word.to_owned(),
+    }
 }
 
 /// The result of a failed connect, as the API calls it.

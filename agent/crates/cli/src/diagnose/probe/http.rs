@@ -2,11 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::evidence::{Http, Silence};
-use super::PATIENCE;
 use super::deadline::Bounded;
+use super::{PATIENCE, connect};
 
 /// Longer status lines are not HTTP.
 const LONGEST_LINE: usize = 1024;
@@ -21,6 +21,20 @@ pub(super) fn get(target: SocketAddr, host: &str, path: &str) -> Http {
             Http { path: path.to_owned(), seconds: began.elapsed().as_secs_f64(), result }
         }
     }
+}
+
+/// The status with which `path` is answered within `patience`.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) fn answer(target: SocketAddr, path: &str, patience: Duration) -> Result<u16, String> {
+    let mut stream = Bounded::connect(target, patience).map_err(|error| connect::said(&error))?;
+    let answer = get_over(&mut stream, &target.to_string(), path);
+    answer.result.map_err(|silence| match silence {
+        Silence::Timeout => "timeout".to_owned(),
+        Silence::Closed => "closed without an answer".to_owned(),
+        Silence::Refused(said) | Silence::Other(said) => format!("no HTTP status: {said}"),
+    })
 }
 
 /// Requests `path` on this connection.

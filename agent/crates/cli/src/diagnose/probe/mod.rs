@@ -89,6 +89,26 @@ pub(crate) fn certificate(
         .unwrap_or_else(|error| Err(TlsFault::Other(format!("entering its namespace: {error}"))))
 }
 
+/// How long one connect takes, from where this command is.
+///
+/// # Errors
+/// Why it failed, in words.
+pub(crate) fn connects(target: SocketAddr, patience: Duration) -> Result<Duration, String> {
+    connect::one(target, patience).map_err(|error| connect::said(&error))
+}
+
+/// The status of the answer to `GET path`, from where this command is.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(crate) fn http_status(
+    target: SocketAddr,
+    path: &str,
+    patience: Duration,
+) -> Result<u16, String> {
+    http::answer(target, path, patience)
+}
+
 /// Whether a DNS server answers this command, whatever it answers.
 ///
 /// # Errors
