@@ -3,6 +3,7 @@
 //! socket has asked: the server that it is connected to, or one of [`Questions`].
 
 use crate::address::Address;
+use crate::lookup::Lookups;
 
 /// The port that DNS servers answer from (RFC 1035, 4.2.1).
 pub const DNS_PORT: u16 = 53;
@@ -60,13 +61,15 @@ crate::wire! {
         pub others: u32,
     }
 
-    /// Which DNS servers a program has asked from a socket that is not connected; lives in its
-    /// storage and dies with it.
-    pub struct Questions: 96 {
+    /// Which DNS servers a program has asked from a socket that is not connected, and the lookups of
+    /// any socket; lives in its storage and dies with it.
+    pub struct Questions: 504 {
         /// When each was asked last, CLOCK_MONOTONIC microseconds; 0 = never.
         pub asked_us: [u64; ASKED],
         /// Their addresses.
         pub servers: [[u32; 4]; ASKED],
+        /// Lookups that are open.
+        pub lookups: Lookups,
     }
 
     /// What was last handed over on a CPU, so that several answers that were queued at once are
@@ -96,7 +99,7 @@ impl Questions {
     /// Without a loop: the kernel's verifier wants offsets that are constant.
     #[inline(always)]
     pub fn ask(&mut self, server: Address, now_us: u64) {
-        let Self { asked_us: [a, b, c, d], servers: [first, second, third, fourth] } = self;
+        let Self { asked_us: [a, b, c, d], servers: [first, second, third, fourth], .. } = self;
         let is = |known: &Address| is_same(known, &server);
         let (place, time) = if is(first) {
             (first, a)
@@ -121,7 +124,7 @@ impl Questions {
     /// Whether a server was asked and may still answer.
     #[inline(always)]
     pub fn awaits(&self, server: &Address, now_us: u64) -> bool {
-        let Self { asked_us: [a, b, c, d], servers: [first, second, third, fourth] } = self;
+        let Self { asked_us: [a, b, c, d], servers: [first, second, third, fourth], .. } = self;
         let is = |known: &Address, asked_us: u64| {
             is_same(known, server) && now_us.wrapping_sub(asked_us) < ANSWER_WITHIN_US
         };
@@ -129,9 +132,9 @@ impl Questions {
     }
 }
 
-/// Word by word: a comparison of arrays becomes a call.
+/// Whether two addresses are the same, word by word: a comparison of arrays becomes a call.
 #[inline(always)]
-const fn is_same(one: &Address, other: &Address) -> bool {
+pub const fn is_same(one: &Address, other: &Address) -> bool {
     (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]) == 0
 }
 
@@ -180,6 +183,7 @@ impl Front {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Wire as _;
 
     fn front(flags: u32, questions: u32, answers: u32, length: u32) -> Front {
         Front {
@@ -195,7 +199,7 @@ mod tests {
     fn only_a_server_that_was_asked_lately_is_awaited() {
         let server = |number: u32| [0, 0, 0xffff_0000, number];
         let second = 1_000_000;
-        let mut questions = Questions { asked_us: [0; ASKED], servers: [[0; 4]; ASKED] };
+        let mut questions = Questions::zeroed();
         assert!(!questions.awaits(&server(1), 100 * second));
         for number in 1..=4 {
             questions.ask(server(number), (100 + u64::from(number)) * second);

@@ -47,7 +47,7 @@ macro_rules! offsets {
     };
 }
 
-offsets! { 332;
+offsets! { 336;
     /// Remote IPv4 address.
     daddr = "sock_common"."skc_daddr",
     /// Local IPv4 address.
@@ -207,6 +207,8 @@ offsets! { 332;
     syscall_number = "pt_regs".SYSCALL_NUMBER,
     /// Its second argument; the loader adds [`SECOND_ARGUMENT`].
     syscall_argument = "pt_regs".SYSCALL_ARGUMENTS,
+    /// Its third argument; the loader adds [`THIRD_ARGUMENT`].
+    syscall_third = "pt_regs".SYSCALL_THIRD,
     /// Its result, once it has one. Before: [`NO_RESULT`], or its first argument; see
     /// [`Config::result_replaces_argument`].
     syscall_result = "pt_regs".SYSCALL_RESULT,
@@ -223,10 +225,13 @@ offsets! { 332;
 mod registers {
     pub const SYSCALL_NUMBER: &str = "orig_ax";
     pub const SYSCALL_ARGUMENTS: &str = "si";
+    pub const SYSCALL_THIRD: &str = "dx";
     pub const SYSCALL_RESULT: &str = "ax";
     pub const SYSCALL_FIRST: &str = "di";
     /// See [`super::Offsets::syscall_argument`].
     pub const SECOND_ARGUMENT: u32 = 0;
+    /// See [`super::Offsets::syscall_third`].
+    pub const THIRD_ARGUMENT: u32 = 0;
 }
 
 /// As above.
@@ -234,15 +239,20 @@ mod registers {
 mod registers {
     pub const SYSCALL_NUMBER: &str = "syscallno";
     pub const SYSCALL_ARGUMENTS: &str = "regs";
+    pub const SYSCALL_THIRD: &str = "regs";
     pub const SYSCALL_RESULT: &str = "regs";
     pub const SYSCALL_FIRST: &str = "orig_x0";
     /// See [`super::Offsets::syscall_argument`].
     pub const SECOND_ARGUMENT: u32 = 8;
+    /// See [`super::Offsets::syscall_third`].
+    pub const THIRD_ARGUMENT: u32 = 16;
 }
 
 /// How far behind the field in the place of [`Offsets::syscall_argument`] that is.
 pub use registers::SECOND_ARGUMENT;
-use registers::{SYSCALL_ARGUMENTS, SYSCALL_FIRST, SYSCALL_NUMBER, SYSCALL_RESULT};
+/// The same for [`Offsets::syscall_third`].
+pub use registers::THIRD_ARGUMENT;
+use registers::{SYSCALL_ARGUMENTS, SYSCALL_FIRST, SYSCALL_NUMBER, SYSCALL_RESULT, SYSCALL_THIRD};
 
 /// What the result of a system call is as long as it has none, on x86-64: ENOSYS, negative.
 pub const NO_RESULT: i64 = -38;
@@ -255,10 +265,12 @@ pub const SENDTO: usize = 1;
 pub const WRITEV: usize = 2;
 /// In several parts, with an address.
 pub const SENDMSG: usize = 3;
+/// Several such messages at once.
+pub const SENDMMSG: usize = 4;
 
 crate::wire! {
     /// Everything set before load.
-    pub struct Config: 1484 {
+    pub struct Config: 1492 {
         /// Field offsets.
         pub offsets: Offsets,
         /// Ranges whose addresses keep rows of their own as clients of a server.
@@ -275,7 +287,11 @@ crate::wire! {
         /// How long a jiffy is, microseconds.
         pub jiffy_us: u32,
         /// The numbers of the system calls by which programs send: [`WRITE`] and its kin.
-        pub sending: [u16; 4],
+        pub sending: [u16; 5],
+        /// 1 if DNS lookups are counted ([`crate::lookup`]).
+        pub lookups: u8,
+        /// Always zero.
+        pub zero: u8,
         /// How many slots each slot table has, and how many rows for durations there are.
         pub capacities: [u32; SHARED],
         /// 1 if `tcp_send_reset` has the reason as its third argument.

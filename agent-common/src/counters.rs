@@ -65,6 +65,10 @@ pub struct EdgeCounters {
     pub idle_closed_by_client_ms: OnDemand,
     /// How long connections were idle that the server closed.
     pub idle_closed_by_server_ms: OnDemand,
+    /// How long DNS lookups of this client took that got a response.
+    pub lookup: OnDemand,
+    /// How they ended: numbers in place of the buckets ([`crate::lookup`]).
+    pub lookup_results: OnDemand,
 }
 
 // === impl EdgeCounters ===
@@ -97,6 +101,8 @@ impl EdgeCounters {
         idle_reuse_ms: OnDemand::EMPTY,
         idle_closed_by_client_ms: OnDemand::EMPTY,
         idle_closed_by_server_ms: OnDemand::EMPTY,
+        lookup: OnDemand::EMPTY,
+        lookup_results: OnDemand::EMPTY,
     };
 
     /// Adds `other` to these counters.
@@ -183,6 +189,8 @@ impl EdgeCounters {
             idle_reuse_ms,
             idle_closed_by_client_ms,
             idle_closed_by_server_ms,
+            lookup,
+            lookup_results,
         } = self;
         let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         for (mine, theirs) in [
@@ -214,6 +222,8 @@ impl EdgeCounters {
         durations(idle_reuse_ms, &other.idle_reuse_ms);
         durations(idle_closed_by_client_ms, &other.idle_closed_by_client_ms);
         durations(idle_closed_by_server_ms, &other.idle_closed_by_server_ms);
+        durations(lookup, &other.lookup);
+        durations(lookup_results, &other.lookup_results);
     }
 
     /// Resets of connections in both directions: without those that answered a connect, which are
@@ -232,6 +242,16 @@ impl EdgeCounters {
     /// Established connections that the kernel gave up.
     pub fn aborted(&self) -> u64 {
         self.aborts.iter().sum()
+    }
+
+    /// DNS lookups that ended: with a response, or as timed out.
+    pub fn looked_up(&self) -> u64 {
+        self.lookup_results.count()
+    }
+
+    /// Whether there was a connection, or an attempt at one.
+    pub fn has_connections(&self) -> bool {
+        self.opened > 0 || self.connects.iter().any(|count| *count > 0)
     }
 
     /// Connections open now.

@@ -36,8 +36,13 @@ pub const IDLE_REUSE: usize = 3;
 pub const IDLE_CLOSED_BY_CLIENT: usize = 4;
 /// How long a connection was idle that the server closed.
 pub const IDLE_CLOSED_BY_SERVER: usize = 5;
-/// How many kinds there are.
-pub const DURATIONS: usize = 6;
+/// How long DNS lookups took that got a response ([`crate::lookup`]).
+pub const LOOKUP: usize = 6;
+/// No duration, but numbers in place of the buckets: how DNS lookups ended ([`crate::lookup`]). Few edges
+/// have any.
+pub const LOOKUP_RESULT: usize = 7;
+/// How many kinds there are of which user space keeps a histogram.
+pub const DURATIONS: usize = 8;
 /// No duration, but numbers in place of the buckets: what responses said ([`crate::response`]). Few edges
 /// need them, and on their own shard, as histograms.
 pub const RESPONSE: usize = DURATIONS;

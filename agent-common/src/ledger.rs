@@ -30,8 +30,12 @@ pub const DNS_ANSWER: usize = 8;
 /// that has none ([`crate::response::looked_at`]).
 pub const RESPONSE: usize = 9;
 
+/// A DNS query over UDP. Exported: those that ended, with a response or as timed out
+/// ([`crate::lookup`]); others are open.
+pub const DNS_LOOKUP: usize = 10;
+
 /// How many classes there are.
-pub const CLASSES: usize = 10;
+pub const CLASSES: usize = 11;
 
 /// Label values, indexed by class.
 pub const CLASS_NAMES: [&str; CLASSES] = [
@@ -45,9 +49,10 @@ pub const CLASS_NAMES: [&str; CLASSES] = [
     "bind",
     "dns_answer",
     "response",
+    "dns_lookup",
 ];
 
-/// No memory for per-socket state.
+/// No memory for per-socket state, or more lookups open at one socket than it has room for.
 pub const NO_STORAGE: usize = 0;
 /// The table of edges is full.
 pub const NO_SLOT: usize = 1;
@@ -66,7 +71,8 @@ pub const NO_ATTEMPT: usize = 6;
 pub const LATE: usize = 7;
 
 /// The program had read an answer before we could, or too many were queued at once. Of a response: the
-/// connection ended, or another one was sent, before its send returned.
+/// connection ended, or another one was sent, before its send returned. Of a lookup: its response may have
+/// been read so.
 pub const OVERTAKEN: usize = 8;
 /// An answer, or the beginning of a response, lay in pages that could not be read.
 pub const PAGED: usize = 9;
@@ -84,8 +90,12 @@ pub const NO_BUFFER: usize = 12;
 /// What was sent does not begin as a response of the connection's protocol does.
 pub const UNFRAMED: usize = 13;
 
+/// A socket was closed soon after a query, without a response: whether there would have been one is not
+/// known.
+pub const CLOSED: usize = 14;
+
 /// How many reasons there are.
-pub const REASONS: usize = 14;
+pub const REASONS: usize = 15;
 
 /// Label values, indexed by reason.
 pub const REASON_NAMES: [&str; REASONS] = [
@@ -103,11 +113,12 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "over_share",
     "no_buffer",
     "unframed",
+    "closed",
 ];
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 1256 {
+    pub struct Ledger: 1464 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

@@ -36,6 +36,7 @@ pub mod idle;
 pub mod ledger;
 pub mod limit;
 pub mod listener;
+pub mod lookup;
 #[cfg(feature = "user")]
 pub mod on_demand;
 pub mod owner;

@@ -9,6 +9,7 @@
 //! The message is copied without the lock. Afterwards the packet must still be in a queue: a
 //! packet that is taken out has no neighbours any more (`__skb_unlink`).
 
+use agent_common::address::Address;
 use agent_common::answer::{
     AnswerHeader, AnswerRoom, DNS_PORT, Front, LastAnswer, MAX_BATCH, MAX_MESSAGE,
 };
@@ -17,7 +18,7 @@ use agent_common::ledger::{DNS_ANSWER, OVERTAKEN, PAGED, RECURSION};
 use crate::clock::monotonic_us;
 use crate::maps::{answer_room, config, lost, questions, seen};
 use crate::sock::{Packet, Sock};
-use crate::{emit, fallback};
+use crate::{emit, fallback, lookups};
 
 /// A socket without state of ours has data.
 #[inline(always)]
@@ -36,15 +37,18 @@ pub fn skipped(sk: Sock) {
         && !fallback::is_handled()
         && is_certain
     {
-        seen(DNS_ANSWER);
-        lost(DNS_ANSWER, RECURSION);
+        lookups::missed(sk);
+        if config!(dns) == 1 {
+            seen(DNS_ANSWER);
+            lost(DNS_ANSWER, RECURSION);
+        }
     }
 }
 
 /// Whether a socket is connected to a DNS server (`true`) or has asked one without.
 #[inline(always)]
 fn asks(sk: Sock) -> Option<bool> {
-    if config!(dns) == 0 || !sk.is_udp() {
+    if config!(dns) | config!(lookups) == 0 || !sk.is_udp() {
         return None;
     }
     match sk.remote_port() {
@@ -60,8 +64,11 @@ fn answered(sk: Sock, is_certain: bool) {
     let Some((newest, front)) = newest(sk) else {
         // At a socket that is not connected it may have been anything.
         if is_certain {
-            seen(DNS_ANSWER);
-            lost(DNS_ANSWER, OVERTAKEN);
+            lookups::missed(sk);
+            if config!(dns) == 1 {
+                seen(DNS_ANSWER);
+                lost(DNS_ANSWER, OVERTAKEN);
+            }
         }
         return;
     };
@@ -70,11 +77,19 @@ fn answered(sk: Sock, is_certain: bool) {
     let depth = unsafe { depth(&raw mut (*room).last, newest, front, sk.waiting_packets()) };
     let packet = before(newest, depth);
     let Some(front) = packet.front() else { return };
-    if front.source_port() != DNS_PORT || !front.may_tell() {
+    if front.source_port() != DNS_PORT {
         return;
     }
     // The stack lets only the peer send to a connected socket.
-    if !is_certain && !is_awaited(sk, packet) {
+    let server = if is_certain { Some(sk.remote()) } else { awaited(sk, packet) };
+    let Some(server) = server else { return };
+    if packet.is_queued() {
+        lookups::answered(sk, front, server);
+    } else {
+        // What was read may be of another packet.
+        lookups::missed(sk);
+    }
+    if config!(dns) == 0 || !front.may_tell() {
         return;
     }
     seen(DNS_ANSWER);
@@ -86,12 +101,12 @@ fn answered(sk: Sock, is_certain: bool) {
     unsafe { hand_over(room, packet, header) };
 }
 
-/// Whether a packet came from a server that a socket without a peer has asked.
+/// Who has sent a packet, if a socket without a peer has asked them.
 #[inline(always)]
-fn is_awaited(sk: Sock, packet: Packet) -> bool {
-    let (Some(questions), Some(server)) = (questions(sk.0), packet.source()) else { return false };
+fn awaited(sk: Sock, packet: Packet) -> Option<Address> {
+    let (questions, server) = (questions(sk.0)?, packet.source()?);
     // SAFETY: a valid value of this socket's storage.
-    unsafe { (*questions).awaits(&server, monotonic_us()) }
+    if unsafe { (*questions).awaits(&server, monotonic_us()) } { Some(server) } else { None }
 }
 
 /// The packet that was queued `depth` packets before, less than [`MAX_BATCH`].

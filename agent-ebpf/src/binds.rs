@@ -23,7 +23,7 @@ pub const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
 
 pub const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
+pub const IPPROTO_UDP: u32 = 17;
 
 /// Reads a field of a context: one load of exactly its size, which is what the verifier rewrites.
 macro_rules! context {

@@ -23,6 +23,7 @@ mod histograms;
 mod hooks;
 mod idleness;
 mod listeners;
+mod lookups;
 mod maps;
 mod net;
 mod notes;
@@ -39,6 +40,7 @@ mod socket_storage;
 mod socket_table;
 mod sync;
 mod unanswered;
+mod user_memory;
 
 /// The verifier rejects a program in which this loop can be reached.
 #[cfg(not(test))]

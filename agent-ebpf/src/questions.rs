@@ -8,11 +8,12 @@ use core::ffi::c_void;
 
 use agent_common::address::{self, Address};
 use agent_common::answer::DNS_PORT;
-use agent_common::ledger::{DNS_ANSWER, NO_STORAGE};
+use agent_common::ledger::{DNS_ANSWER, DNS_LOOKUP, NO_STORAGE};
 use aya_ebpf::bindings::bpf_sock_addr;
 
 use crate::binds::{ALLOW, context};
 use crate::clock::monotonic_us;
+use crate::lookups;
 use crate::maps::{config, lost, questions_or_insert, seen};
 
 /// A program sends a datagram to an IPv4 address.
@@ -36,7 +37,7 @@ pub fn sent_v6(ctx: *const bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn sent(ctx: *const bpf_sock_addr, server: impl FnOnce() -> Address) -> i32 {
-    if context!(ctx, user_port) as u16 != DNS_PORT.to_be() || config!(dns) == 0 {
+    if context!(ctx, user_port) as u16 != DNS_PORT.to_be() || config!(dns) | config!(lookups) == 0 {
         return ALLOW;
     }
     let sk = context!(ctx, __bindgen_anon_1.sk);
@@ -46,12 +47,22 @@ fn sent(ctx: *const bpf_sock_addr, server: impl FnOnce() -> Address) -> i32 {
     let server = server();
     let Some(questions) = questions_or_insert(sk as *const c_void) else {
         // Its answer will not be read.
-        seen(DNS_ANSWER);
-        lost(DNS_ANSWER, NO_STORAGE);
+        if config!(dns) == 1 {
+            seen(DNS_ANSWER);
+            lost(DNS_ANSWER, NO_STORAGE);
+        }
+        if config!(lookups) == 1 {
+            seen(DNS_LOOKUP);
+            lost(DNS_LOOKUP, NO_STORAGE);
+        }
         return ALLOW;
     };
+    let now_us = monotonic_us();
     // SAFETY: a valid value of this socket's storage. Two threads that ask from one socket at once
     // may take one place; then the answer to one of them is not read.
-    unsafe { (*questions).ask(server, monotonic_us()) };
+    unsafe {
+        (*questions).ask(server, now_us);
+        lookups::begins(questions, server, now_us);
+    }
     ALLOW
 }

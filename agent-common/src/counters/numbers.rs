@@ -47,6 +47,8 @@ impl EdgeCounters {
             &self.idle_reuse_ms,
             &self.idle_closed_by_client_ms,
             &self.idle_closed_by_server_ms,
+            &self.lookup,
+            &self.lookup_results,
         ]
     }
 
@@ -59,6 +61,8 @@ impl EdgeCounters {
             &mut self.idle_reuse_ms,
             &mut self.idle_closed_by_client_ms,
             &mut self.idle_closed_by_server_ms,
+            &mut self.lookup,
+            &mut self.lookup_results,
         ]
     }
 
@@ -91,6 +95,8 @@ impl EdgeCounters {
             idle_reuse_ms: _,
             idle_closed_by_client_ms: _,
             idle_closed_by_server_ms: _,
+            lookup: _,
+            lookup_results: _,
         } = self;
         [
             connects,
@@ -144,6 +150,8 @@ impl EdgeCounters {
             idle_reuse_ms: _,
             idle_closed_by_client_ms: _,
             idle_closed_by_server_ms: _,
+            lookup: _,
+            lookup_results: _,
         } = self;
         [
             connects,

@@ -20,6 +20,7 @@ mod probe_function;
 mod sendmsg4;
 mod sendmsg6;
 mod sk_data_ready;
+mod sock_release;
 mod sock_send_length;
 mod tcp_receive_reset;
 mod tcp_retransmit_skb;

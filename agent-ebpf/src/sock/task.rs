@@ -63,6 +63,8 @@ pub struct SystemCall {
     pub number: u16,
     /// Its second argument.
     pub argument: u64,
+    /// Its third argument.
+    pub third: u32,
 }
 
 impl SystemCall {
@@ -88,7 +90,11 @@ impl SystemCall {
         if result != began || number > u16::MAX.into() {
             return None;
         }
-        Some(Self { number: number as u16, argument: field!(registers, syscall_argument: u64) })
+        Some(Self {
+            number: number as u16,
+            argument: field!(registers, syscall_argument: u64),
+            third: field!(registers, syscall_third: u32),
+        })
     }
 }
 

@@ -65,10 +65,12 @@ pub struct Config {
     pub limits: Limits,
     /// Where names come from.
     pub names: Names,
-    /// Measure request latency: three more hooks.
+    /// Measure request latency: six more hooks.
     pub requests: bool,
     /// Look at the beginnings of responses.
     pub responses: bool,
+    /// Count DNS lookups.
+    pub dns_lookups: bool,
     /// How often the kernel's counters are collected between scrapes.
     #[serde(serialize_with = "value::serialize_duration")]
     pub collection_interval: Duration,
@@ -316,6 +318,7 @@ impl Default for Config {
             names: Names::default(),
             requests: true,
             responses: true,
+            dns_lookups: true,
             collection_interval: Duration::from_secs(1),
             run_stats: false,
             run_directory: PathBuf::from("/run/portolan"),

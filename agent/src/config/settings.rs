@@ -147,9 +147,9 @@ pub const SETTINGS: &[Setting] = &[
         key: "requests",
         flag: Flag::Off(
             "no-requests",
-            "Disable request latency (saves three hooks; also turns off DNS names)",
+            "Disable request latency (saves six hooks; also turns off DNS names and DNS lookups)",
         ),
-        help: "Measure request latency (three more hooks; DNS names need them as well)",
+        help: "Measure request latency (six more hooks; DNS names and DNS lookups need them as well)",
         set: |config, given| value::boolean(given).map(|v| config.requests = v),
         show: |config| Ok(config.requests.to_string()),
     },
@@ -162,6 +162,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Recognise protocols, TLS and failed requests by the first 24 bytes of responses, in the kernel; nothing of them is kept but a number (needs `requests`)",
         set: |config, given| value::boolean(given).map(|v| config.responses = v),
         show: |config| Ok(config.responses.to_string()),
+    },
+    Setting {
+        key: "dns_lookups",
+        flag: Flag::Off("no-dns-lookups", "Disable counting of DNS lookups (saves a hook)"),
+        help: "Count DNS lookups over UDP by type and result, and measure their latency, in the kernel; of a query its number and type are read, no name is kept (needs `requests`, and Linux 6.3 or later)",
+        set: |config, given| value::boolean(given).map(|v| config.dns_lookups = v),
+        show: |config| Ok(config.dns_lookups.to_string()),
     },
     Setting {
         key: "collection_interval",

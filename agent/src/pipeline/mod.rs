@@ -257,6 +257,7 @@ fn options(config: &Config, meter: &Meter) -> Options {
         requests: config.requests,
         responses: config.responses,
         dns: config.names.dns,
+        lookups: config.dns_lookups,
         pin: config.pin.then(|| pins::DIRECTORY.into()),
         bpf_log: config.bpf_log,
         run_stats: config.run_stats,

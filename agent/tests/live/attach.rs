@@ -132,6 +132,7 @@ fn start(cgroup_root: &Path) -> Kernel {
         requests: true,
         responses: true,
         dns: true,
+        lookups: true,
         pin: None,
         bpf_log: false,
         run_stats: true,

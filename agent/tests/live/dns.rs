@@ -14,6 +14,7 @@ use loader::hooks::{UNPREEMPTED, find};
 use serde_json::Value;
 
 pub(crate) use self::asked::{Family, answers_count_only_from_a_server_that_was_asked};
+pub(crate) use self::server::Dnsmasq as Resolver;
 use self::server::{Dnsmasq, Message, Record, Responder};
 use crate::agent::Agent;
 use crate::exactness::missing;

@@ -75,6 +75,7 @@ mod conflicts;
 mod degrade;
 mod diagnose;
 mod dns;
+mod dns_lookups;
 mod enforcement;
 mod events;
 mod exactness;

@@ -178,6 +178,12 @@ codes! {
     RESOLVER_SILENT "PD703"
         "a DNS server does not answer"
         "docs/findings.md#pd703";
+    LOOKUPS_FAIL "PD704"
+        "DNS lookups fail"
+        "docs/findings.md#pd704";
+    ABSENT_NAMES "PD705"
+        "most DNS lookups are for names that do not exist"
+        "docs/findings.md#pd705";
     NOT_OBSERVED "PA501"
         "something is not observed on this host"
         "docs/runbooks/PortolanHookMissing.md#usual-causes";

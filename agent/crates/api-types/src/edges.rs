@@ -128,6 +128,11 @@ pub struct Edge {
     /// `tls`, or `unknown`; likewise.
     #[serde(default)]
     pub protocols: BTreeMap<String, u64>,
+    /// DNS lookups over UDP by type (`A`, `AAAA`, `PTR`, `SRV`, `TXT`, `MX`, `HTTPS`, `other`) and
+    /// result: the code of the response (`NOERROR`, `NXDOMAIN`, `SERVFAIL`, `REFUSED`, `other`) or
+    /// `timeout`. Of a client; the server is the resolver.
+    #[serde(default)]
+    pub dns: BTreeMap<String, BTreeMap<String, u64>>,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).
@@ -138,13 +143,16 @@ pub struct Edge {
     pub rtt: Latency,
     /// Request latency.
     pub request: Latency,
+    /// How long DNS lookups took that got a response.
+    #[serde(default)]
+    pub dns_lookup: Latency,
 }
 
 /// Something that went wrong on an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cause {
     /// For programs: `connect_refused`, `request_unanswered`, `reset_idle_reuse`, `abort_keepalive`,
-    /// `listen_drop`, `close_wait`, `receive_queue`, `send_queue`.
+    /// `dns_timeout`, `listen_drop`, `close_wait`, `receive_queue`, `send_queue`.
     pub cause: String,
     /// In words, for people.
     pub text: String,
@@ -153,7 +161,7 @@ pub struct Cause {
 }
 
 /// A summary of durations.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Latency {
     /// How many were measured.
     pub count: u64,

@@ -240,6 +240,7 @@ event          9         7        2  rate_limited 2
 bind           0         0        0
 dns_answer     0         0        0
 response       6         5        1  unframed 1
+dns_lookup     0         0        0
   The kernel skipped 1 run of hooks because one was running on that CPU already.
 
 MAP     USED  CAPACITY  FULL

@@ -158,6 +158,7 @@ pub fn cgroup_attach_type(hook: &str) -> Option<bpf_attach_type> {
         "sendmsg4" => Some(bpf_attach_type::BPF_CGROUP_UDP4_SENDMSG),
         "sendmsg6" => Some(bpf_attach_type::BPF_CGROUP_UDP6_SENDMSG),
         "post_bind4" => Some(bpf_attach_type::BPF_CGROUP_INET4_POST_BIND),
+        "sock_release" => Some(bpf_attach_type::BPF_CGROUP_INET_SOCK_RELEASE),
         "post_bind6" => Some(bpf_attach_type::BPF_CGROUP_INET6_POST_BIND),
         _ => None,
     }

@@ -302,7 +302,7 @@ pub const HOOKS: &[Hook] = &[
         fields: &[],
         requests: true,
         after: Some("sk_data_ready"),
-        lost_without: "names that programs resolve by DNS over IPv4 from sockets that are not connected: which servers they ask is not seen, so no answer is believed",
+        lost_without: "names that programs resolve by DNS over IPv4 from sockets that are not connected, and these lookups: which servers they ask is not seen, so no answer is believed",
     },
     Hook {
         name: "sendmsg6",
@@ -311,7 +311,16 @@ pub const HOOKS: &[Hook] = &[
         fields: &[],
         requests: true,
         after: Some("sk_data_ready"),
-        lost_without: "names that programs resolve by DNS over IPv6 from sockets that are not connected: which servers they ask is not seen, so no answer is believed",
+        lost_without: "names that programs resolve by DNS over IPv6 from sockets that are not connected, and these lookups: which servers they ask is not seen, so no answer is believed",
+    },
+    Hook {
+        name: "sock_release",
+        ways: &[cgroup("sock_release", Kind::CgroupSocket)],
+        fallback: None,
+        fields: OWNER_FIELDS,
+        requests: true,
+        after: Some("sock_send_length"),
+        lost_without: "DNS lookups that got no response before their socket was closed, as timeouts",
     },
     Hook {
         name: "inet_bind_sk",
@@ -363,8 +372,11 @@ pub const HOOKS: &[Hook] = &[
 /// The hook that goes through the table of sockets; without it that table is not used.
 pub const TABLE_ITERATION: &str = "iterate_table";
 
-/// Hooks that only names from DNS need.
+/// Hooks that only names from DNS and DNS lookups need.
 pub const QUESTIONS: [&str; 2] = ["sendmsg4", "sendmsg6"];
+
+/// The hook that only DNS lookups need.
+pub const RELEASE: &str = "sock_release";
 
 /// Hooks without which nothing is missing: what they give exactly and at once is inferred a second
 /// later.

@@ -20,13 +20,13 @@ use super::btf::Btf;
 use super::drain::Drain;
 use super::enforcement::Enforcement;
 use super::hooks::{
-    self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, TABLE_ITERATION, UNPREEMPTED, Way,
+    self, HOOKS, Hook, Kind, OPTIONAL_FIELDS, QUESTIONS, RELEASE, TABLE_ITERATION, UNPREEMPTED, Way,
 };
 use super::later::LATER;
 use super::maps;
 use super::object::{self, Link, Parts};
 use super::offsets;
-use super::parts::{self, DNS_ANSWERS, PARTS, RESPONSES, SOCKET_TABLE, TCP_CAST};
+use super::parts::{self, DNS_ANSWERS, LOOKUPS, PARTS, RESPONSES, SOCKET_TABLE, TCP_CAST};
 use super::peers::Peers;
 use super::pins::Pins;
 use super::ports::Ports;
@@ -55,6 +55,8 @@ pub struct Options {
     pub responses: bool,
     /// Read answers of DNS servers.
     pub dns: bool,
+    /// Count DNS lookups.
+    pub lookups: bool,
     /// Keep maps, programs and links in this directory of the BPF file system.
     pub pin: Option<PathBuf>,
     /// Let the kernel programs log.
@@ -256,8 +258,11 @@ fn plan(btf: &Btf, config: &Config, options: &Options) -> Plan {
         if hook.requests && !options.requests {
             return Err("request timing is switched off".to_owned());
         }
-        if QUESTIONS.contains(&hook.name) && config.dns == 0 {
-            return Err("names from DNS are switched off".to_owned());
+        if QUESTIONS.contains(&hook.name) && config.dns | config.lookups == 0 {
+            return Err("names from DNS and DNS lookups are off".to_owned());
+        }
+        if hook.name == RELEASE && config.lookups == 0 {
+            return Err("DNS lookups are off".to_owned());
         }
         let missing = offsets::missing(&config.offsets, hook.fields);
         if !missing.is_empty() {
@@ -332,7 +337,8 @@ fn what_is_off(
         }
         if let Err(why) = result
             && (options.requests || !hook.requests)
-            && (config.dns == 1 || !QUESTIONS.contains(&hook.name))
+            && (config.dns | config.lookups == 1 || !QUESTIONS.contains(&hook.name))
+            && (config.lookups == 1 || hook.name != RELEASE)
         {
             let why = format!("{}: {why}", hook.name);
             let is_observed = hook.name == TABLE_ITERATION;
@@ -350,6 +356,9 @@ fn what_is_off(
     }
     if let Some(why) = no_responses(hooks, config, options) {
         disabled.push(Disabled::not_observed(RESPONSES.lost_without, why));
+    }
+    if let Some(why) = no_lookups(hooks, config, options) {
+        disabled.push(Disabled::not_observed(LOOKUPS.lost_without, why));
     }
     if config.reset_has_reason == 0 {
         let what = "the cause of sent resets, and resets sent without a socket, as for a refused connection";
@@ -401,6 +410,42 @@ fn no_responses(hooks: &[Attached], config: &Config, options: &Options) -> Optio
                 "attached without the part that reads responses, which was refused or disabled";
             Some(format!("{}: {without}", hook.hook.name))
         }
+    }
+}
+
+/// Why DNS lookups are not counted although they should be.
+fn no_lookups(hooks: &[Attached], config: &Config, options: &Options) -> Option<String> {
+    if !options.lookups || !options.requests {
+        return None;
+    }
+    let fields = [LOOKUPS.fields, DNS_ANSWERS.fields].concat();
+    let missing = offsets::missing(&config.offsets, &fields);
+    let mut needed = hooks.iter().filter(|one| LOOKUPS.hooks.contains(&one.hook.name));
+    if let Some((name, why)) =
+        needed.find_map(|one| one.result.as_ref().err().map(|why| (one.hook.name, why)))
+    {
+        return Some(format!("{name}: {why}"));
+    }
+    if !missing.is_empty() {
+        return Some(format!("{} not in this kernel's structs, or disabled", missing.join(", ")));
+    }
+    let mut needed = hooks.iter().filter(|one| LOOKUPS.hooks.contains(&one.hook.name));
+    let by_another = needed.find_map(|one| {
+        let link = one.result.as_ref().ok()?;
+        let name = bpf::program_name(link.program.as_fd()).ok()?;
+        // The kernel keeps 15 bytes of a name.
+        let is_first = one.hook.name.get(..15).unwrap_or(one.hook.name) == name;
+        (!is_first).then_some((one.hook.name, name))
+    });
+    match by_another {
+        Some((hook @ "sock_send_length", program)) => Some(format!(
+            "{hook}: attached as {program}, which sees no datagrams; the kernel has the tracepoint since 6.3"
+        )),
+        _ if (LOOKUPS.is_on)(config) => None,
+        _ => Some(
+            "sock_send_length, sk_data_ready: attached without the part that counts DNS lookups, which was refused or disabled"
+                .to_owned(),
+        ),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use agent_common::address::{Range, from_ip};
 use agent_common::config::{
-    Config, MAX_RANGES, MAX_REASONS, MISSING, Offsets, SECOND_ARGUMENT, SENDMSG, SENDTO, WRITE,
-    WRITEV,
+    Config, MAX_RANGES, MAX_REASONS, MISSING, Offsets, SECOND_ARGUMENT, SENDMMSG, SENDMSG, SENDTO,
+    THIRD_ARGUMENT, WRITE, WRITEV,
 };
 use agent_common::reset::{UNKNOWN, cause_of_reason};
 use agent_common::wire::Wire as _;
@@ -13,7 +13,7 @@ use super::btf::Btf;
 use super::hooks::TABLE_ITERATION;
 use super::load::{self, Options};
 use super::maps;
-use super::parts::{DNS_ANSWERS, RESPONSES, SOCKET_TABLE};
+use super::parts::{DNS_ANSWERS, LOOKUPS, RESPONSES, SOCKET_TABLE};
 use super::tcp_sock;
 
 /// `SOCK_DONE` of include/net/sock.h, where it has been since Linux 2.6.
@@ -104,14 +104,23 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     config.responses =
         (options.responses && options.requests && missing(&offsets, RESPONSES.fields).is_empty())
             .into();
+    config.lookups = (options.lookups
+        && options.requests
+        && sees_datagrams(btf, options)
+        && [LOOKUPS.fields, DNS_ANSWERS.fields]
+            .iter()
+            .all(|fields| missing(&offsets, fields).is_empty()))
+    .into();
     config.result_replaces_argument = cfg!(target_arch = "aarch64").into();
     config.offsets.syscall_argument =
         config.offsets.syscall_argument.saturating_add(SECOND_ARGUMENT);
+    config.offsets.syscall_third = config.offsets.syscall_third.saturating_add(THIRD_ARGUMENT);
     for (place, number) in [
         (WRITE, libc::SYS_write),
         (SENDTO, libc::SYS_sendto),
         (WRITEV, libc::SYS_writev),
         (SENDMSG, libc::SYS_sendmsg),
+        (SENDMMSG, libc::SYS_sendmmsg),
     ] {
         if let (Some(place), Ok(number)) = (config.sending.get_mut(place), u16::try_from(number)) {
             *place = number;
@@ -153,6 +162,17 @@ pub fn config(btf: &Btf, options: &Options, shards: u32) -> Config {
     config.reset_has_reason = (btf.tracepoint_arguments("tcp_send_reset") == Some(3)).into();
     config
 }
+
+/// Whether sends of sockets that do not speak TCP are seen: the tracepoint sees them, what stands for it on
+/// older kernels does not.
+pub fn sees_datagrams(btf: &Btf, options: &Options) -> bool {
+    let is_disabled =
+        |mask: &String| mask == SEND || mask.strip_prefix("way:").is_some_and(|way| way == SEND);
+    btf.tracepoint_arguments(SEND).is_some() && !options.disabled.iter().any(is_disabled)
+}
+
+/// The tracepoint behind every send, since Linux 6.3.
+const SEND: &str = "sock_send_length";
 
 /// How long a jiffy is, microseconds: what the coarse clocks count by (`KTIME_LOW_RES`,
 /// kernel/time/posix-timers.c). `HZ` itself is in no file that every host has.

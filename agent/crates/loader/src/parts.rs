@@ -102,8 +102,32 @@ pub const RESPONSES: Part = Part {
     lost_without: "protocols of connections, and whether requests succeeded",
 };
 
+/// DNS lookups, noted when they are sent and counted when a response arrives; see
+/// [`agent_common::lookup`]. `sock_release` has nothing to do without it.
+pub const LOOKUPS: Part = Part {
+    name: "lookups",
+    hooks: &["sock_send_length", "sk_data_ready"],
+    fields: &[
+        "v6_daddr",
+        "v6_rcv_saddr",
+        "daddr",
+        "rcv_saddr",
+        "group_leader",
+        "comm",
+        "syscall_third",
+        "task_flags",
+        "syscall_number",
+        "syscall_argument",
+        "syscall_result",
+        "syscall_first",
+    ],
+    is_on: |config| config.lookups == 1,
+    leave_out: |config| config.lookups = 0,
+    lost_without: "DNS lookups: their results and latency, and DNS servers that do not respond",
+};
+
 /// All parts, those first that are missed least.
-pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, RESPONSES, DNS_ANSWERS];
+pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, LOOKUPS, RESPONSES, DNS_ANSWERS];
 
 /// What to load, one after the other, until the kernel takes every hook that has parts: everything,
 /// then without the first part, without the second, without both, and so on.

@@ -13,7 +13,7 @@ use agent_common::address::{self, Address};
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
 use agent_common::edge::{EdgeKey, ROLE_SERVER};
-use agent_common::ledger::{CLASSES, CONNECTION, EDGE, REQUEST, RESET, RESPONSE};
+use agent_common::ledger::{CLASSES, CONNECTION, DNS_LOOKUP, EDGE, REQUEST, RESET, RESPONSE};
 use agent_common::response;
 use agent_common::slot_table::Reclaim;
 
@@ -268,9 +268,10 @@ fn add_facts(exported: &mut [u64; CLASSES], before: Option<&EdgeCounters>, now: 
             (REQUEST, counters.request.count()),
             (RESET, sum(&counters.resets_sent).wrapping_add(sum(&counters.resets_received))),
             (RESPONSE, response::looked_at(&counters.responses)),
+            (DNS_LOOKUP, counters.looked_up()),
         ]
     };
-    let had = before.map_or([(CONNECTION, 0), (REQUEST, 0), (RESET, 0), (RESPONSE, 0)], facts);
+    let had = before.map_or_else(|| facts(&EdgeCounters::ZERO), facts);
     for ((class, now), (_, had)) in facts(now).into_iter().zip(had) {
         exported[class] = exported[class].wrapping_add(now.wrapping_sub(had));
     }

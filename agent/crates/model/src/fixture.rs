@@ -6,9 +6,12 @@ use std::sync::Arc;
 use agent_common::abort::USER_TIMEOUT;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
+use agent_common::histogram::Histogram;
 use agent_common::ledger::{
     CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST, RESPONSE, UNFRAMED,
 };
+use agent_common::lookup;
+use agent_common::on_demand::OnDemand;
 use agent_common::queues::Queues;
 use agent_common::reset::{IDLE_REUSE, KEEPALIVE_TIMEOUT, NO_LISTENER, UNUSED};
 use agent_common::response::STATUSES;
@@ -179,6 +182,11 @@ pub fn snapshot() -> Snapshot {
     to_postgres.aborts[usize::from(USER_TIMEOUT)] = 2;
     to_postgres.unanswered = 3;
     to_postgres.unanswered_stopping = 1;
+    to_postgres.lookup.observe(1_500);
+    let mut lookups = Histogram::EMPTY;
+    lookups.buckets[lookup::number(0, 0) as usize] = 1;
+    lookups.buckets[lookup::number(1, lookup::NXDOMAIN) as usize] = 1;
+    to_postgres.lookup_results = OnDemand::after(None, Some(&lookups));
     to_postgres.waits = 2;
     to_postgres.resets_sent[usize::from(UNUSED)] = 4;
     for micros in [180, 210, 250, 251, 900, 3_000_000] {
@@ -302,7 +310,7 @@ pub fn snapshot() -> Snapshot {
         unverified_connects: by_user(1500, 70),
         ledger: LedgerView {
             kernel,
-            exported: [18, 8, 4, 15, 3, 2, 7, 0, 0, 5],
+            exported: [18, 8, 4, 15, 3, 2, 7, 0, 0, 5, 0],
             recursion_misses: 1,
         },
         hooks: vec![

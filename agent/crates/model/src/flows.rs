@@ -210,7 +210,7 @@ impl Flow {
             &*delta.labels;
         let is_connection = matches!(delta.role, ROLE_CLIENT | ROLE_SERVER);
         let has_row = !delta.is_overflow && delta.key.remote != UNSPECIFIED;
-        if !is_connection || !has_row || unverified_user.is_some() {
+        if !is_connection || !has_row || unverified_user.is_some() || is_of_lookups(delta) {
             return None;
         }
         let far = real(&delta.key.remote);
@@ -233,6 +233,12 @@ impl Flow {
             virtual_service: virtual_service.as_ref().map(ServiceName::from),
         })
     }
+}
+
+/// Whether nothing but DNS lookups was counted, which need no connection.
+fn is_of_lookups(delta: &Delta) -> bool {
+    let now = delta.grown.now.as_ref().filter(|_| delta.role == ROLE_CLIENT);
+    now.is_some_and(|now| !now.has_connections() && now.looked_up() > 0)
 }
 
 /// Whether a connection was made or a byte moved.

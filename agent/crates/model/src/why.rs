@@ -6,6 +6,7 @@
 use agent_common::abort::ABORT_CAUSE_NAMES;
 use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
+use agent_common::lookup;
 use agent_common::queues::Queues;
 use agent_common::reset::{CAUSE_NAMES, is_of_connection};
 
@@ -60,6 +61,13 @@ const RESPONSES: [(usize, &str, &str); 4] = [
     (10, "response_redis_error", "Redis errors"),
 ];
 
+/// Results of DNS lookups that are errors, in words. That there is no such name is an answer.
+const LOOKUPS: [(u32, &str, &str); 3] = [
+    (lookup::TIMEOUT, "dns_timeout", "DNS timeouts"),
+    (lookup::SERVFAIL, "dns_servfail", "DNS SERVFAIL"),
+    (lookup::REFUSED, "dns_refused", "DNS REFUSED"),
+];
+
 /// Something that went wrong, or is wrong now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
@@ -82,6 +90,9 @@ pub fn why(counters: &EdgeCounters, queues: Option<Queues>) -> Vec<Cause> {
     push(&mut causes, "request_unanswered_stopping", "unanswered while stopping", stopping);
     for (status, cause, text) in RESPONSES {
         push(&mut causes, cause, text, counters.responses.get(status).copied().unwrap_or(0));
+    }
+    for (result, cause, text) in LOOKUPS {
+        push(&mut causes, cause, text, lookup::ended(&counters.lookup_results, result));
     }
     let aborted = ABORT_CAUSE_NAMES.iter().zip(aborts).map(|(name, n)| (*name, *n));
     causes.extend(of(&ABORTS, "abort_", aborted));

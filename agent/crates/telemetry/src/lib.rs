@@ -22,6 +22,7 @@ mod latency;
 mod ledger;
 mod limited;
 mod listeners;
+mod lookups;
 mod memory;
 mod metric;
 mod otlp;

@@ -13,8 +13,9 @@ use super::otlp::Points;
 use super::{Format, View};
 use super::{
     aborts, agent, backends, conditions, conflicts, connects, ephemeral, events, hooks, idle,
-    latency, ledger, limited, listeners, memory, probes, process, pushes, queues, recovery,
-    reservations, resets, responses, segments, services, sources, traffic, unanswered, unverified,
+    latency, ledger, limited, listeners, lookups, memory, probes, process, pushes, queues,
+    recovery, reservations, resets, responses, segments, services, sources, traffic, unanswered,
+    unverified,
 };
 
 /// One metric.
@@ -65,6 +66,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         connects::METRICS,
         latency::METRICS,
         responses::METRICS,
+        lookups::METRICS,
         unanswered::METRICS,
         traffic::METRICS,
         recovery::METRICS,

@@ -48,7 +48,7 @@ fn close_wait(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
 }
 
 fn gauges(view: &View, samples: &mut Samples<'_>, choose: fn(&Queues) -> u64) -> fmt::Result {
-    for row in &view.rows {
+    for row in view.rows.iter().filter(|row| row.has_connections()) {
         if let Some(queues) = &row.queues {
             samples.integer(Some(&row.labels), choose(queues))?;
         }

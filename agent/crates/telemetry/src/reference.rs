@@ -120,6 +120,17 @@ Nothing has arrived or was sent for at least half a second, and no response is d
 
 `portolan timeouts` compares the two.
 
+## What a DNS lookup is
+
+A query that a program sends to port 53 over UDP; on its edge the server is the resolver. What a resolver asks for its clients is its own. The name is not read.
+
+* **`rcode`**: the code of the response, known by its number and by the server that was asked, whatever is in it: `NOERROR` also if the name has no record of this type. A truncated response counts as what it says; the connection that follows is none of these.
+* **`timeout`**: no response in 5 seconds, found when the socket is next used; or the same query was sent again from this socket; or the program closed the socket, or ended, a second or more after the query. A program that keeps an idle socket shows the timeout of its last query when it asks again.
+* **Neither**: a query whose socket was closed within a second (lost, `closed`). Programs that ask several servers at once and take the first response (musl) do so all the time.
+* **Duration**: from the send to the response's arrival at the socket, whenever the program reads it. Of a connected socket the time begins when the send returns; a response that comes before, from a resolver on the same host, has no duration.
+* **Search paths**: each suffix that is tried is a lookup of its own. A client with many more `NXDOMAIN` than `NOERROR` asks for names that its search path completes (`ndots`).
+* **Not seen**: anything before Linux 6.3, without request timing (`--no-requests`) or with `--no-dns-lookups`; DNS over TCP, TLS, HTTPS or multicast; other ports than 53.
+
 ## What a listener is
 
 * **Listeners** and their accept queues are read from the kernel at the scrape. Sockets of one service on one port are one series, in which queues and limits are added up.
@@ -227,11 +238,12 @@ const CLASSES_EXPLAINED: [&str; CLASSES] = [
     "a bind(2), or a listen(2) that lost its port; found as succeeded or as failed",
     "a DNS response with records to a program of this host; found as parsed or as malformed",
     "the first response of an exchange, on a connection that is neither TLS nor of an unknown protocol; found in `portolan_responses_total`, or as the first of a connection without statuses in `portolan_connection_security_total`",
+    "a DNS query over UDP; found in `portolan_dns_lookups_total` once it has ended: until then it is open",
 ];
 
 /// What each reason for a loss means, in the contract's order.
 const REASONS_EXPLAINED: [&str; REASONS] = [
-    "no memory for a socket's state: the connection counts in `other`, or not at all",
+    "no memory for a socket's state: the connection counts in `other`, or not at all; of a DNS lookup also: eight others were open at its socket",
     "the table of edges, of listeners or of refused connects is full: see `portolan_map_entries`, raise `limits.edges`",
     "the table of owners is full: raise `limits.owners`",
     "the ring was full",
@@ -239,12 +251,13 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "a table refused a row for another reason; with `edge` and `owner` mostly two CPUs that inserted the same key at once, and nothing is missing",
     "too many threads were in bind(2) or connect(2) at once: the outcome is not known, or a connect refused before the SYN is not counted",
     "a bind without an outcome for a second was counted as failed, and succeeded later",
-    "of DNS: the program had read the response before Portolan could, or too many were queued at once; of a response: the connection ended, or the next response was sent, before its send returned",
+    "of DNS: the program had read the response before Portolan could, or too many were queued at once; of a response: the connection ended, or the next response was sent, before its send returned; of a DNS lookup: likewise, or two threads sent from one socket at once",
     "of DNS: the response was in pages that BPF programs cannot read, which depends on the network card's driver; of a response: the program's buffer could not be read",
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
     "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in a row `other` of that tenant, whose namespace names it; others still find room",
     "the response came from no buffer of its program: sent from a file, by io_uring, splice or sendmmsg, or by a 32-bit program",
-    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged",
+    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged; of a DNS lookup: no message that can be read",
+    "a program closed its socket within a second of a DNS query, without a response: it may have had its answer from another server",
 ];
 
 /// The whole text.

@@ -7,6 +7,7 @@
 use std::fmt::{self, Display, Write};
 use std::sync::Arc;
 
+use agent_common::answer::DNS_PORT;
 use agent_common::counters::EdgeCounters;
 use agent_common::queues::Queues;
 use hashbrown::HashMap;
@@ -70,6 +71,10 @@ impl Row {
     /// Whether this row counts connections; a listener's row counts only what precedes them.
     pub(super) fn has_connections(&self) -> bool {
         match self.role {
+            // A client of a DNS server may only have sent it datagrams.
+            Role::Client if self.labels.edge.port == DNS_PORT => {
+                self.counters.has_connections() || self.counters.looked_up() == 0
+            }
             Role::Unknown | Role::Client | Role::Server => true,
             Role::Listener => false,
         }

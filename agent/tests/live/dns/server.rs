@@ -18,14 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// dnsmasq in a namespace; it ends when dropped.
-pub(super) struct Dnsmasq {
+pub(crate) struct Dnsmasq {
     child: Child,
     directory: tempfile::TempDir,
 }
 
 impl Dnsmasq {
     /// Starts it with these records and waits for its first answer.
-    pub(super) fn start(namespace: &Namespace, records: &[&str]) -> Self {
+    pub(crate) fn start(namespace: &Namespace, records: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("resolv.conf");
         fs::write(&file, format!("nameserver {}\n", namespace.v4)).expect("writing a file");
@@ -56,16 +56,21 @@ impl Dnsmasq {
 
     /// Requests a page of `host` with curl, which resolves it by this server.
     pub(super) fn curl(&self, namespace: &Namespace, host: &str, port: u16) {
+        let said =
+            self.run(namespace, &format!("exec curl -s --max-time 10 http://{host}:{port}/"));
+        assert_eq!(said, "ok", "{host}");
+    }
+
+    /// Runs a script whose programs resolve names by this server; returns what it prints.
+    pub(crate) fn run(&self, namespace: &Namespace, script: &str) -> String {
         let file: PathBuf = self.directory.path().join("resolv.conf");
-        let script = format!(
-            "mount --bind {} /etc/resolv.conf && exec curl -s --max-time 10 http://{host}:{port}/",
-            file.display()
-        );
+        let script = format!("mount --bind {} /etc/resolv.conf && {script}", file.display());
         let mut command = namespace.command("unshare");
         command.args(["--mount", "sh", "-c", &script]).stdin(Stdio::null());
         let output = command.output().expect("starting unshare");
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(said, "ok", "{host}: {}", String::from_utf8_lossy(&output.stderr));
+        let (said, errors) = (output.stdout, output.stderr);
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&errors));
+        String::from_utf8_lossy(&said).into_owned()
     }
 }
 

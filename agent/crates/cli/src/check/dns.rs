@@ -1,10 +1,14 @@
-//! DNS: the servers that this host is configured to ask.
+//! DNS: lookups as they ended, and the servers that this host is configured to ask.
 
 use std::net::IpAddr;
 
-use api_types::{Finding, PortState, Protocol, Severity, code};
+use api_types::{Edge, Finding, PortState, Protocol, Role, Severity, code};
 
 use super::answers::Answers;
+use super::limits::{
+    ABSENT_NAMES, ABSENT_NAMES_SHARE, FAILED_LOOKUPS_ERROR, FAILED_LOOKUPS_SHARE, FEW,
+};
+use super::name::Name;
 use super::report::{Checks, Found};
 use super::section::Section;
 
@@ -59,6 +63,7 @@ pub(super) fn check(
     is_tried: bool,
     checks: &mut Checks,
 ) {
+    lookups(answers, checks);
     let section = Section::Dns;
     let Some(resolver) = resolver else {
         checks.skip(section, "DNS servers", "the agent is on another host");
@@ -107,9 +112,123 @@ pub(super) fn check(
     }
 }
 
+/// Lookups of a client at a server.
+struct Lookups<'a> {
+    edge: &'a Edge,
+    all: u64,
+}
+
+/// Lookups that got no answer, and clients that mostly ask for names that do not exist.
+fn lookups(answers: &Answers, checks: &mut Checks) {
+    let before = checks.found.len();
+    let mut sum = 0;
+    for edge in answers.edges.edges.iter().filter(|edge| edge.role == Role::Client) {
+        let all = edge.dns.values().flat_map(|results| results.values()).sum();
+        let lookups = Lookups { edge, all };
+        sum += all;
+        checks.found.extend(lookups.failing());
+        checks.found.extend(lookups.of_absent_names());
+    }
+    if sum > 0 && checks.found.len() == before {
+        checks.pass(Section::Dns, format!("{sum} DNS lookups, of which few fail"));
+    }
+}
+
+impl Lookups<'_> {
+    fn ended(&self, result: &str) -> u64 {
+        self.edge.dns.values().filter_map(|results| results.get(result)).sum()
+    }
+
+    fn failing(&self) -> Option<Found> {
+        let counts = ["timeout", "SERVFAIL", "REFUSED"].map(|result| (result, self.ended(result)));
+        let failed: u64 = counts.iter().map(|(_, count)| count).sum();
+        if failed < FEW || (failed as f64) < self.all as f64 * FAILED_LOOKUPS_SHARE {
+            return None;
+        }
+        let is_broken = failed >= FAILED_LOOKUPS_ERROR && failed > self.all - failed;
+        let severity = if is_broken { Severity::Error } else { Severity::Warning };
+        let seen = counts.iter().filter(|(_, count)| *count > 0);
+        let seen: Vec<String> = seen.map(|(result, count)| format!("{count} {result}")).collect();
+        let says = format!("{failed} of {} DNS lookups fail ({})", self.all, seen.join(", "));
+        let fix = format!(
+            "ask the server by hand (dig @{}); timeouts: is it up, and does a firewall drop UDP port 53? SERVFAIL: the servers that it asks in turn",
+            self.edge.server
+        );
+        Some(self.found(code::LOOKUPS_FAIL, severity, &says, fix, ("failed_lookups", failed)))
+    }
+
+    fn of_absent_names(&self) -> Option<Found> {
+        let absent = self.ended("NXDOMAIN");
+        if absent < ABSENT_NAMES || (absent as f64) < self.all as f64 * ABSENT_NAMES_SHARE {
+            return None;
+        }
+        let says = format!("{absent} of {} DNS lookups are for names that do not exist", self.all);
+        let fix = "if the names are completed by a search path, end them with a dot, or lower ndots (resolv.conf, dnsConfig of a pod)".to_owned();
+        let counted = ("absent_names", absent);
+        Some(self.found(code::ABSENT_NAMES, Severity::Info, &says, fix, counted))
+    }
+
+    fn found(
+        &self,
+        code: &'static str,
+        severity: Severity,
+        says: &str,
+        fix: String,
+        counted: (&'static str, u64),
+    ) -> Found {
+        let Edge { client, client_namespace, server, server_namespace, port, .. } = self.edge;
+        let client = Name::new(client_namespace, client);
+        let server = Name::new(server_namespace, server);
+        let subject = format!("{client} → {}", server.at(*port));
+        let mut finding = Finding::new(code, severity, &subject, format!("{subject}: {says}"))
+            .with("clients", client.to_string())
+            .with(counted.0, counted.1)
+            .with("lookups", self.all)
+            .with("server", server.to_string())
+            .with("port", u64::from(*port));
+        finding.remediation = Some(fix);
+        Found { finding, clients: vec![client], server: Some(server), port: Some(*port) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::tests::{edge, healthy};
     use super::*;
+
+    #[track_caller]
+    fn check_lookups(counts: &[(&str, &str, u64)], expected: &[(&str, Severity)]) {
+        let mut answers = healthy();
+        let edge = edge(&mut answers);
+        for (kind, result, count) in counts {
+            edge.dns.entry((*kind).to_owned()).or_default().insert((*result).to_owned(), *count);
+        }
+        let mut checks = Checks::default();
+        lookups(&answers, &mut checks);
+        let found: Vec<_> = checks
+            .found
+            .iter()
+            .map(|found| (&*found.finding.code, found.finding.severity))
+            .collect();
+        assert_eq!(found, expected, "{counts:?}");
+        assert_eq!(checks.passed.len(), usize::from(expected.is_empty() && !counts.is_empty()));
+    }
+
+    #[test]
+    fn lookups_that_fail_are_found_and_so_are_names_that_do_not_exist() {
+        check_lookups(&[], &[]);
+        check_lookups(&[("A", "NOERROR", 100), ("AAAA", "timeout", 2)], &[]);
+        check_lookups(&[("A", "NOERROR", 100), ("AAAA", "timeout", 3)], &[]);
+        let fails = |severity| [(code::LOOKUPS_FAIL, severity)];
+        let some = [("A", "NOERROR", 40), ("AAAA", "timeout", 2), ("A", "SERVFAIL", 1)];
+        check_lookups(&some, &fails(Severity::Warning));
+        check_lookups(&[("A", "NOERROR", 9), ("A", "timeout", 10)], &fails(Severity::Error));
+        check_lookups(&[("A", "timeout", 9)], &fails(Severity::Warning));
+        check_lookups(&[("A", "NXDOMAIN", 99)], &[]);
+        let absent = [("A", "NXDOMAIN", 80), ("AAAA", "NXDOMAIN", 80), ("A", "NOERROR", 40)];
+        check_lookups(&absent, &[(code::ABSENT_NAMES, Severity::Info)]);
+        check_lookups(&[("A", "NXDOMAIN", 100), ("A", "NOERROR", 200)], &[]);
+    }
 
     #[test]
     fn name_servers_are_read_from_resolv_conf() {

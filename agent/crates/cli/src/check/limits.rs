@@ -54,6 +54,13 @@ pub(super) const DROPPED_SHARE: f64 = 0.001;
 /// Share of connections with a name.
 pub(super) const NAMED_SHARE: f64 = 0.95;
 
+/// Share of DNS lookups that fail, and how many, if they are most, are an error.
+pub(super) const FAILED_LOOKUPS_SHARE: f64 = 0.05;
+pub(super) const FAILED_LOOKUPS_ERROR: u64 = 10;
+/// DNS lookups for names that do not exist, and their share.
+pub(super) const ABSENT_NAMES: u64 = 100;
+pub(super) const ABSENT_NAMES_SHARE: f64 = 0.75;
+
 /// The limit of each code, in words. A test compares it with the table of codes.
 const LIMITS: &[(&str, &str)] = &[
     (code::CONNECTS_REFUSED, CONNECTS),
@@ -97,6 +104,11 @@ const LIMITS: &[(&str, &str)] = &[
     (code::RESOLVER_ABSENT, "a loopback address in resolv.conf without a socket at port 53"),
     (code::RESOLVER_FAILS, CONNECTS),
     (code::SERVICE_CERTIFICATE, "with --probe: less than 14 days; error if it has expired"),
+    (
+        code::LOOKUPS_FAIL,
+        "3 and 5 % of a client's lookups at a server; error if 10 or more and most of them",
+    ),
+    (code::ABSENT_NAMES, "100 and 75 % of a client's lookups at a server, for information"),
     (code::RESOLVER_SILENT, "with --probe: no answer within 2 s, asked twice"),
     (code::EVENTS_DROPPED, "more than 0.1 % of a class since the agent started"),
     (code::UNIDENTIFIED, "less than 95 % of connections with a name at both ends"),

@@ -6,6 +6,7 @@ use crate::reclaim::Room;
 use crate::slot::Naming;
 use agent_common::drained::{Edge, Table};
 use agent_common::edge::EdgeKey;
+use agent_common::on_demand::OnDemand;
 
 fn edge(slot: u32, role: u8, local: &str, remote: &str, opened: u64) -> Edge {
     let ip = |text: &str| address::from_ip(text.parse::<IpAddr>().expect("an address"));
@@ -94,6 +95,22 @@ fn a_better_name_takes_its_connections_along_and_another_service_does_not() {
     world.drain(&at(6), |_| naming("cache", 8));
     let all = [row("web", "cache", "10.0.0.2", 3), row("web", "db", "10.0.0.2", 3)];
     assert_eq!(world.seen(), all);
+}
+
+#[test]
+fn dns_lookups_alone_are_no_flow() {
+    let mut world = World::default();
+    let named = |_: &Edge| labels("web", Service::new("resolver", Source::Address));
+    let mut lookup_results = OnDemand::EMPTY;
+    lookup_results.observe(1);
+    let mut edge = edge(4, ROLE_CLIENT, "10.0.0.1", "10.0.0.53", 0);
+    Arc::make_mut(&mut edge.counters).lookup_results = lookup_results;
+    world.drain(std::slice::from_ref(&edge), named);
+    assert_eq!(world.seen(), []);
+    // A connection for a response that is too large for a datagram is one.
+    Arc::make_mut(&mut edge.counters).opened = 1;
+    world.drain(&[edge], named);
+    assert_eq!(world.seen(), [row("web", "resolver", "10.0.0.53", 1)]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
 use agent_common::exported::LONGEST_SECONDS;
 use agent_common::histogram::Histogram;
 use agent_common::limit::LIMIT_NAMES;
+use agent_common::lookup::{RESULT_NAMES, RESULTS, TYPE_NAMES};
 use agent_common::reset::CAUSE_NAMES;
 use agent_common::response::{PROTOCOL_NAMES, STATUS_NAMES, STATUSES};
 use agent_common::retransmit::PHASE_NAMES;
@@ -90,6 +91,8 @@ impl ToApi for WindowRow {
             unanswered_stopping,
             waits,
             responses,
+            lookup,
+            lookup_results,
             listen_drops,
             synack_retransmits,
             connect,
@@ -148,12 +151,14 @@ impl ToApi for WindowRow {
             unanswered_stopping: *unanswered_stopping,
             waits: *waits,
             responses: by_protocol(responses),
+            dns: by_type(lookup_results),
             protocols: named(&PROTOCOL_NAMES, responses.get(STATUSES..).unwrap_or_default()),
             listen_overflows: *listen_drops,
             synack_retransmits: *synack_retransmits,
             connect: connect.to_api(),
             rtt: rtt.to_api(),
             request: request.to_api(),
+            dns_lookup: lookup.to_api(),
         }
     }
 }
@@ -166,6 +171,13 @@ fn by_protocol(responses: &[u64]) -> BTreeMap<String, BTreeMap<String, u64>> {
         all.entry((*protocol).to_owned()).or_default().insert((*status).to_owned(), *count);
     }
     all
+}
+
+/// DNS lookups by type and result, without zeros.
+fn by_type(results: &Histogram) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let by_type = TYPE_NAMES.iter().zip(results.buckets.chunks(RESULTS));
+    let by_type = by_type.map(|(name, counts)| ((*name).to_owned(), named(&RESULT_NAMES, counts)));
+    by_type.filter(|(_, counts)| !counts.is_empty()).collect()
 }
 
 /// Counts by name, without zeros.

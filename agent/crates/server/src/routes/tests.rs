@@ -274,6 +274,9 @@ async fn an_edge_has_everything_in_base_units() {
         "limited_seconds": {"receive_window": 1.25, "send_buffer": 0.04},
         "receive_queue_bytes": 4096, "send_queue_bytes": 120, "close_wait": 3,
         "other_side": false,
+        "dns": {"A": {"NOERROR": 1}, "AAAA": {"NXDOMAIN": 1}},
+        "dns_lookup": {"count": 1, "sum_seconds": 0.0015, "p50_seconds": 0.001_25, "p99_seconds": 0.001_495},
+        "responses": {}, "protocols": {},
         "changes_before": [{
             "service": "postgres", "service_namespace": "", "text": "restarted",
             "cause": "service_restarted", "time": "2023-11-14T22:14:20.5Z",
