@@ -169,7 +169,7 @@ proptest! {
             responses[at as usize] += 1;
         }
         let known = (FIRST_PROTOCOL..HTTP2).contains(&before);
-        let expected = if outcome.is_unframed() { 0 } else { 1 };
+        let expected = u64::from(!outcome.is_unframed());
         if before < HTTP2 {
             prop_assert_eq!(looked_at(&responses), expected);
         }
