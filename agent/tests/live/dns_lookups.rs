@@ -375,10 +375,10 @@ fn sock_release_shows_lookups_without_a_response() {
     }
 }
 
-/// Every response comes while the query is still being sent, or nearly so: the server is on the same
-/// host, and both share a processor.
+/// The server is on the same host: where the kernel preempts a send, a response may come before that has
+/// returned. Each counts once nevertheless.
 #[test]
-fn a_response_that_is_faster_than_the_send_counts_too() {
+fn thousands_of_quick_lookups_are_all_counted() {
     needs_kernel!();
     if !sees_datagrams() {
         return;
@@ -402,7 +402,7 @@ fn a_response_that_is_faster_than_the_send_counts_too() {
     let labels = [("client", client.as_str()), ("port", "53")];
     let took = now.histogram("portolan_dns_lookup_duration_seconds", &labels);
     println!("{} of {LOOKUPS} have a duration, on average {} s", took.count, took.mean());
-    assert!(took.count > LOOKUPS / 2, "{took:?}");
+    assert!((LOOKUPS / 2..=LOOKUPS).contains(&took.count), "{took:?}");
     agent.ledger_adds_up();
     agent.stop();
 }

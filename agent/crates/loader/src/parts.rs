@@ -127,7 +127,7 @@ pub const LOOKUPS: Part = Part {
 };
 
 /// All parts, those first that are missed least.
-pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, LOOKUPS, RESPONSES, DNS_ANSWERS];
+pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, DNS_ANSWERS, RESPONSES, LOOKUPS];
 
 /// What to load, one after the other, until the kernel takes every hook that has parts: everything,
 /// then without the first part, without the second, without both, and so on.
