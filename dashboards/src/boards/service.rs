@@ -17,6 +17,7 @@ pub fn board(limits: &Limits) -> Board {
             Row { title: "Server or network?", height: 9, panels: layers(limits) },
             Row { title: "Clients", height: 8, panels: clients(limits) },
             Row { title: "Responses", height: 8, panels: responses() },
+            Row { title: "DNS", height: 8, panels: lookups() },
             Row { title: "Backends", height: 8, panels: backends() },
             Row { title: "Dependencies", height: 8, panels: dependencies(limits) },
         ],
@@ -105,6 +106,19 @@ fn responses() -> Vec<Panel> {
             .query(format!("{} / ({} > 0)", connections(", security=\"plaintext\""), connections(", security!=\"unknown\"")), "plain text")
             .or_else("no recognised protocol")
             .between(0.0, 1.0),
+    ]
+}
+
+fn lookups() -> Vec<Panel> {
+    vec![
+        Panel::lines("Lookups by result", "DNS lookups per second of the service over UDP, by result. NXDOMAIN in a row with NOERROR is mostly a search path: one name is tried under several suffixes.", Unit::RequestsPerSecond, 12)
+            .query(format!("sum by (rcode) (rate(portolan_dns_lookups_total{{{FROM}}}[$__rate_interval]))"), "{{rcode}}")
+            .or_else("no lookups")
+            .stacked(),
+        Panel::lines("P99 by DNS server", "One answered lookup in 100 takes longer, for each server that the service asks. Logarithmic axis.", Unit::Seconds, 12)
+            .query(format!("histogram_quantile(0.99, sum by (server, le) (rate(portolan_dns_lookup_duration_seconds_bucket{{{FROM}}}[$__rate_interval])))"), "{{server}}")
+            .or_else("no lookups")
+            .by_factors(),
     ]
 }
 
