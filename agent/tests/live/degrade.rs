@@ -101,7 +101,11 @@ fn observe(
     let datagrams = pair.server.within(|| datagrams.bind().unwrap());
     let _old_datagrams = Holder::new("the-old-one", vec![datagrams.into()]);
     // DNS lookups have tests of their own.
-    let agent = Agent::with(&[(key_to_disable(disabled), disabled), ("dns_lookups", "false")]);
+    let agent = Agent::with(&[
+        (key_to_disable(disabled), disabled),
+        ("dns_lookups", "false"),
+        ("responses", "false"),
+    ]);
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     for _ in 0..3 {
         client.write_all(&[b'q'; 100]).unwrap();

@@ -396,9 +396,16 @@ fn thousands_of_quick_lookups_are_all_counted() {
             receive(&two);
         }
     });
-    let expected = [(("A".to_owned(), "NOERROR".to_owned()), LOOKUPS)];
     let (client, at) = (&pair.client.service, server.address.ip().to_string());
-    let now = agent.eventually(expected.into(), |now| lookups(now, client, &at));
+    // A response may be overtaken on a busy machine: it is counted as lost then.
+    let now = agent.eventually(LOOKUPS, |now| {
+        let found = lookups(now, client, &at);
+        let answered = found.get(&("A".to_owned(), "NOERROR".to_owned())).copied().unwrap_or(0);
+        assert!(found.len() <= 1 && answered <= LOOKUPS, "{found:?}");
+        answered + now.sum("portolan_events_lost_total", &[("class", "dns_lookup")])
+    });
+    let lost = now.sum("portolan_events_lost_total", &[("class", "dns_lookup")]);
+    assert!(lost * 500 <= LOOKUPS, "lost {lost} of {LOOKUPS}");
     let labels = [("client", client.as_str()), ("port", "53")];
     let took = now.histogram("portolan_dns_lookup_duration_seconds", &labels);
     println!("{} of {LOOKUPS} have a duration, on average {} s", took.count, took.mean());

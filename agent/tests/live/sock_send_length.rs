@@ -121,6 +121,32 @@ fn the_status_is_read_however_a_response_is_sent() {
 }
 
 #[test]
+fn without_a_field_or_by_choice_no_response_is_looked_at() {
+    needs_kernel!();
+    for (key, value, is_said) in [
+        ("disable_fields", "syscall_number", true),
+        ("disable_hooks", "part:responses", true),
+        ("responses", "false", false),
+    ] {
+        let pair = Pair::new();
+        let agent = Agent::with(&[(key, value)]);
+        let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
+        client.write_all(&[b'q'; REQUEST]).unwrap();
+        net::read_exactly(&mut server, REQUEST).unwrap();
+        server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let now = agent.eventually((value, 1), |now| {
+            let edge = now.edge(&pair.client.service, &pair.server.service, port, "server");
+            (value, edge.requests().count)
+        });
+        assert!(!now.has_metric("portolan_responses_total"), "{value}");
+        assert!(!now.has_metric("portolan_connection_security_total"), "{value}");
+        let status = agent.json("/api/v1/status").to_string();
+        assert_eq!(status.contains("protocols of connections"), is_said, "{value}: {status}");
+        agent.stop();
+    }
+}
+
+#[test]
 fn thousands_of_quick_turns_are_all_counted_on_both_sides() {
     needs_kernel!();
     const EXCHANGES: u64 = 5000;

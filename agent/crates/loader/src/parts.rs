@@ -112,8 +112,17 @@ pub const LOOKUPS: Part = Part {
         "v6_rcv_saddr",
         "daddr",
         "rcv_saddr",
+        "net",
+        "net_inum",
         "group_leader",
         "comm",
+        "mm",
+        "arg_start",
+        "arg_end",
+        "fs",
+        "working_directory",
+        "parent_directory",
+        "directory_name",
         "syscall_third",
         "task_flags",
         "syscall_number",
@@ -130,7 +139,7 @@ pub const LOOKUPS: Part = Part {
 pub const PARTS: &[Part] = &[SOCKET_TABLE, TCP_CAST, DNS_ANSWERS, RESPONSES, LOOKUPS];
 
 /// What to load, one after the other, until the kernel takes every hook that has parts: everything,
-/// then without the first part, without the second, without both, and so on.
+/// then without each part alone, without each two, and so on.
 pub fn attempts(config: &Config) -> Vec<Config> {
     let parts: Vec<&Part> = PARTS.iter().filter(|part| (part.is_on)(config)).collect();
     let without = |left_out: usize| {
@@ -140,9 +149,15 @@ pub fn attempts(config: &Config) -> Vec<Config> {
         }
         config
     };
-    let mut attempts: Vec<Config> = (0..1 << parts.len()).map(without).collect();
-    // A part may take another one with it.
-    attempts.dedup();
+    let mut left_out: Vec<usize> = (0..1 << parts.len()).collect();
+    left_out.sort_by_key(|parts| parts.count_ones());
+    let mut attempts: Vec<Config> = Vec::new();
+    for config in left_out.into_iter().map(without) {
+        // A part may take another one with it.
+        if !attempts.contains(&config) {
+            attempts.push(config);
+        }
+    }
     attempts
 }
 

@@ -16,7 +16,7 @@ use crate::namespace::{Namespace, Pair};
 use crate::net;
 use crate::scrape::Scrape;
 
-/// Responses at a port, by protocol and status; what was lost of them on the host is `lost`.
+/// Responses at a port, by protocol and status.
 fn responses(now: &Scrape, port: u16) -> BTreeMap<String, u64> {
     let port = port.to_string();
     let mut all = BTreeMap::new();
@@ -24,10 +24,6 @@ fn responses(now: &Scrape, port: u16) -> BTreeMap<String, u64> {
         let label = |name| sample.label(name).expect("a label of the metric");
         let name = format!("{} {}", label("protocol"), label("status"));
         *all.entry(name).or_default() += sample.value as u64;
-    }
-    let lost = now.sum("portolan_events_lost_total", &[("class", "response")]);
-    if lost > 0 {
-        all.insert("lost".to_owned(), lost);
     }
     all
 }
@@ -139,11 +135,12 @@ fn every_response_under_load_has_its_status() {
     let now = agent.ledger_adds_up();
     let log = nginx.stop();
     let found = responses(&now, port);
-    println!("{found:?}, nginx: {log:?}");
-    let lost = found.get("lost").copied().unwrap_or(0);
+    // On the whole host: other servers have their part in it.
+    let lost = now.sum("portolan_events_lost_total", &[("class", "response")]);
+    println!("{found:?}, nginx: {log:?}, lost {lost}");
     let ok = found.get("http 2xx").copied().unwrap_or(0);
-    equal("responses of nginx", ok + lost, log.answered, now.skipped());
-    assert!(lost * 10_000 <= log.answered, "lost {lost} of {}", log.answered);
+    assert!(ok <= log.answered && ok + lost + now.skipped() >= log.answered, "{found:?} {log:?}");
+    assert!((log.answered - ok) * 10_000 <= log.answered, "{ok} of {}", log.answered);
     assert!(log.answered > 1000, "too little load");
     agent.stop();
 }
