@@ -6,29 +6,29 @@
 //! response without a lookup keeps it and then looks for the lookup once more. So one of the two
 //! finds both.
 
+mod counts;
+mod query;
+
 use core::ffi::c_void;
 
 use agent_common::address::Address;
 use agent_common::answer::{DNS_PORT, Front, Questions, is_same};
-use agent_common::durations::{LOOKUP, LOOKUP_RESULT};
-use agent_common::edge::{EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
-use agent_common::ledger::{CLOSED, DNS_LOOKUP, NO_STORAGE, OVERTAKEN, RECURSION, UNFRAMED};
+use agent_common::ledger::{CLOSED, DNS_LOOKUP, NO_STORAGE, OVERTAKEN, RECURSION};
 use agent_common::lookup::{
-    BUSY, EARLY, EARLY_WITHIN_US, GIVEN_UP_US, IS_OPEN, Lookups, OPEN, OTHER_TYPE, Open,
-    QueryHeader, SLOT_WITHIN_US, TIMEOUT, TIMEOUT_US, UNSURE, detail, is_of, is_open, number,
-    question_type, word,
+    BUSY, EARLY, EARLY_WITHIN_US, GIVEN_UP_US, IS_OPEN, Lookups, OPEN, Open, SLOT_WITHIN_US,
+    TIMEOUT_US, UNSURE, detail, is_of, is_open, number, word,
 };
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 
+use self::counts::{UNKNOWN, answer, first, is_edge, lookup_edge, second, time_out};
 use crate::binds::{ALLOW, IPPROTO_UDP, context};
 use crate::clock::monotonic_us;
-use crate::maps::{self, config, lost, questions, questions_or_insert, seen};
+use crate::maps::{config, lost, questions, questions_or_insert, seen};
 use crate::opaque::{forgotten, opaque};
 use crate::raw_sock::RawSock;
 use crate::sock::Sock;
-use crate::user_memory::{self, Message};
-use crate::{atomic, edges, fallback, histograms, owners};
+use crate::{atomic, fallback, owners, user_memory};
 
 /// A program is about to send a datagram to port 53 at an address. Process context.
 ///
@@ -124,7 +124,7 @@ fn asked(sk: Sock, known: Option<*mut Questions>, sent: i32) {
     // SAFETY: as above.
     let message = unsafe { user_memory::sent_message(lookups, thread as u32, sent as u32) };
     let query = match message {
-        Ok(message) => read(message),
+        Ok(message) => query::read(message),
         Err(reason) => Err(reason),
     };
     let (id, question) = match query {
@@ -154,70 +154,6 @@ struct Query {
     question: u32,
     owner: u32,
     slot: u32,
-}
-
-/// Number and type of question of a message; `None` if it is no query.
-#[inline(always)]
-fn read(message: Message) -> Result<Option<(u16, u32)>, usize> {
-    let Some(header) = user_memory::words::<3>(message.from).filter(|_| message.length >= HEADER)
-    else {
-        return Err(UNFRAMED);
-    };
-    let header = QueryHeader(header);
-    if !header.is_query() {
-        return Ok(None);
-    }
-    let mut question = OTHER_TYPE;
-    if header.has_a_question() {
-        question = asked_type(message.from.wrapping_add(HEADER.into()), message.length - HEADER);
-        if question == UNREADABLE {
-            return Err(UNFRAMED);
-        }
-    }
-    Ok(Some((header.id(), question)))
-}
-
-/// How long the header of a message is.
-const HEADER: u32 = agent_common::answer::DNS_HEADER as u32;
-/// More labels than a name has: of the longest in use, reverse names of IPv6, there are 34.
-const MAX_LABELS: u32 = 64;
-/// No type of question.
-const UNREADABLE: u32 = u32::MAX;
-
-/// The type of a question that begins at an address of the running program's memory, before the
-/// end of a message in `length` bytes; [`UNREADABLE`] if there is none.
-///
-/// A global function of numbers: the verifier walks it once per program.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn asked_type(from: u64, length: u32) -> u32 {
-    let mut at = 0;
-    let mut labels = 0;
-    while labels < MAX_LABELS {
-        if at >= length {
-            return UNREADABLE;
-        }
-        let Some(label) = user_memory::byte(from.wrapping_add(u64::from(at))) else {
-            return UNREADABLE;
-        };
-        if label == 0 {
-            // The end of the name; type and class follow.
-            if length - at < 5 {
-                return UNREADABLE;
-            }
-            let Some([high, low]) = user_memory::bytes(from.wrapping_add(u64::from(at) + 1)) else {
-                return UNREADABLE;
-            };
-            return question_type(u16::from_be_bytes([high, low]));
-        }
-        // Longer ones are none (RFC 1035, 4.1.4): a query has nothing to point to.
-        if label > 63 {
-            return UNREADABLE;
-        }
-        at += u32::from(label) + 1;
-        labels += 1;
-    }
-    UNREADABLE
 }
 
 /// Notes a lookup in its socket, in the place of one that has timed out if there is any: the one with the
@@ -453,75 +389,6 @@ pub fn released(ctx: *mut bpf_sock) -> i32 {
 unsafe fn place(lookups: *mut Lookups, at: usize) -> *mut Open {
     // SAFETY: the caller's `at` is below OPEN.
     unsafe { (&raw mut (*lookups).open).cast::<Open>().add(at) }
-}
-
-/// The slot of the edge of a client and a DNS server.
-///
-/// A global function of numbers: the verifier walks it once per program.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn lookup_edge(owner: u32, a: u64, b: u64, local_a: u64, local_b: u64) -> u32 {
-    let remote = address(a, b);
-    let key = EdgeKey { owner, port: DNS_PORT, role: ROLE_CLIENT, zero: 0, remote };
-    edges::slot(&key, || (address(local_a, local_b), remote))
-}
-
-/// Whether a slot is still that of the edge of a client and a DNS server: 1, or 0.
-///
-/// A global function as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn is_edge(slot: u32, owner: u32, a: u64, b: u64) -> u32 {
-    let Some(row) = maps::edges().rows.get_ptr(slot) else { return 0 };
-    // SAFETY: a valid map value.
-    let key = unsafe { (*row).key };
-    let is_it = slot >= FIRST_FREE_SLOT
-        && key.owner == owner
-        && key.port == DNS_PORT
-        && key.role == ROLE_CLIENT
-        && is_same(&key.remote, &address(a, b));
-    is_it.into()
-}
-
-/// A lookup of a type has timed out.
-///
-/// A global function as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn time_out(slot: u32, question: u32) -> u32 {
-    histograms::count(slot, ROLE_CLIENT, LOOKUP_RESULT, number(question, TIMEOUT));
-    0
-}
-
-/// How long a lookup took, if that is not known.
-const UNKNOWN: u64 = u64::MAX;
-
-/// Counts a response.
-///
-/// A global function as above.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn answer(slot: u32, number: u32, took_us: u64) -> u32 {
-    histograms::count(slot, ROLE_CLIENT, LOOKUP_RESULT, number);
-    if took_us != UNKNOWN {
-        histograms::observe(slot, ROLE_CLIENT, LOOKUP, took_us);
-    }
-    0
-}
-
-#[inline(always)]
-const fn first(address: &Address) -> u64 {
-    address[0] as u64 | (address[1] as u64) << 32
-}
-
-#[inline(always)]
-const fn second(address: &Address) -> u64 {
-    address[2] as u64 | (address[3] as u64) << 32
-}
-
-#[inline(always)]
-const fn address(a: u64, b: u64) -> Address {
-    [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
 }
 
 /// The running thread.

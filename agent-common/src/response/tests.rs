@@ -1,3 +1,5 @@
+//! Beginnings of responses as servers send them, and what is taken from them.
+
 use super::*;
 use proptest::prelude::*;
 

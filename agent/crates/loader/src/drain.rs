@@ -372,10 +372,8 @@ impl Drain {
             for (durations, now) in counters.durations_mut().into_iter().zip(&sums) {
                 *durations = OnDemand::after(before.next(), now.as_ref());
             }
-            if let Some(Some(numbers)) = sums.get(durations::RESPONSE) {
-                let numbers = counters.responses.iter_mut().zip(numbers.buckets);
-                numbers.for_each(|(response, number)| *response = number);
-            }
+            let said = sums[durations::RESPONSE].unwrap_or(Histogram::EMPTY).buckets;
+            counters.responses.iter_mut().zip(said).for_each(|(number, said)| *number = said);
         }
         match last {
             Some(last) if **last == counters => Ok(Arc::clone(last)),
