@@ -284,6 +284,17 @@ fn sees_datagrams() -> bool {
     sees
 }
 
+/// A response that its program reads at once, on another processor, may be overtaken: it is counted
+/// as lost then.
+const MOST_OVERTAKEN: u64 = 4;
+
+/// Whether nothing else was found than expected, and all of it but so many.
+fn is_all_but(found: &Lookups, expected: &Lookups, lost: u64) -> bool {
+    let expected_of = |of: &(String, String)| expected.get(of).copied().unwrap_or(0);
+    let sum = |all: &Lookups| all.values().sum::<u64>();
+    found.iter().all(|(of, count)| *count <= expected_of(of)) && sum(found) + lost >= sum(expected)
+}
+
 #[test]
 fn lookups_are_counted_by_type_and_result() {
     needs_kernel!();
@@ -306,10 +317,14 @@ fn lookups_are_counted_by_type_and_result() {
     let client = &pair.client.service;
     for (server, asked) in servers.iter().zip(&asked) {
         let at = server.address.ip().to_string();
-        let now = agent.eventually(asked.lookups.clone(), |now| lookups(now, client, &at));
+        let now = agent.eventually(Ok(()), |now| {
+            let found = lookups(now, client, &at);
+            let few = lost(now, "overtaken").min(MOST_OVERTAKEN);
+            if is_all_but(&found, &asked.lookups, few) { Ok(()) } else { Err(found) }
+        });
         let labels = [("client", client.as_str()), ("server", &at), ("role", "client")];
         let took = now.histogram("portolan_dns_lookup_duration_seconds", &labels);
-        let results: u64 = asked.lookups.values().sum();
+        let results: u64 = lookups(&now, client, &at).values().sum();
         // A response that came before its send had returned has no duration.
         assert!(took.count <= results && took.count + 3 >= results, "{} {results}", took.count);
         assert!(
