@@ -59,8 +59,8 @@ pub unsafe fn begins(questions: *mut Questions, server: Address, now_us: u64) {
 /// Process context.
 #[inline(always)]
 pub fn sent(sk: Sock, sent: i32) {
-    if let Some(questions) = asks(sk) {
-        asked(sk, questions, sent);
+    if asks(sk) {
+        asked(sk, questions(sk.0), sent);
         fallback::handled();
     }
 }
@@ -68,24 +68,20 @@ pub fn sent(sk: Sock, sent: i32) {
 /// The same for a fallback program.
 #[inline(always)]
 pub fn skipped(sk: Sock, sent: i32) {
-    if asks(sk).is_some() && !fallback::is_handled() && sent > 0 {
+    if asks(sk) && !fallback::is_handled() && sent > 0 {
         seen(DNS_LOOKUP);
         lost(DNS_LOOKUP, RECURSION);
     }
 }
 
-/// Whether a socket is connected to a DNS server or has asked one without; with its storage, if it has
-/// one.
+/// Whether a socket is connected to a DNS server or has asked one without.
 #[inline(always)]
-fn asks(sk: Sock) -> Option<Option<*mut Questions>> {
+fn asks(sk: Sock) -> bool {
     if config!(lookups) != 1 || !sk.is_udp() {
-        return None;
+        return false;
     }
-    match sk.remote_port() {
-        DNS_PORT => Some(questions(sk.0)),
-        0 => questions(sk.0).map(Some),
-        _ => None,
-    }
+    let port = sk.remote_port();
+    port == DNS_PORT || (port == 0 && questions(sk.0).is_some())
 }
 
 #[inline(always)]

@@ -31,11 +31,12 @@ const WATCHED: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(75);
 
 /// Metrics that the shop cannot produce, so no panel can show them; live tests cover these.
-const NOT_HERE: [(&str, &str); 17] = [
+const NOT_HERE: [(&str, &str); 18] = [
     ("portolan_identity_source_", "the shop runs in no containers"),
     ("portolan_port_reservation_breaches_total", "no port is reserved"),
     ("portolan_names_overflowed_total", "no table is full"),
     ("portolan_otlp_", "nothing is pushed"),
+    ("portolan_dns_lookup", "the shop has addresses, no names"),
     ("portolan_events_lost_total", "nothing is lost"),
     ("portolan_held_rows", "there is memory enough"),
     ("portolan_memory_overflow", "there is memory enough"),
