@@ -433,13 +433,15 @@ fn no_lookups(hooks: &[Attached], config: &Config, options: &Options) -> Option<
     let by_another = needed.find_map(|one| {
         let link = one.result.as_ref().ok()?;
         let name = bpf::program_name(link.program.as_fd()).ok()?;
-        // The kernel keeps 15 bytes of a name.
-        let is_first = one.hook.name.get(..15).unwrap_or(one.hook.name) == name;
-        (!is_first).then_some((one.hook.name, name))
+        let fallback = one.hook.fallback.as_ref().map(|way| way.program);
+        // Before 6.3 the function that data becomes ready in serves as well; the one that sends by TCP
+        // does not.
+        let is_enough = name != "tcp_sendmsg" && Some(name.as_str()) != fallback;
+        (!is_enough).then_some((one.hook.name, name))
     });
     match by_another {
-        Some((hook @ "sock_send_length", program)) => Some(format!(
-            "{hook}: attached as {program}, which sees no datagrams; the kernel has the tracepoint since 6.3"
+        Some((hook, program)) => Some(format!(
+            "{hook}: attached as {program}, which sees no lookups; the kernel has the tracepoint since 6.3"
         )),
         _ if (LOOKUPS.is_on)(config) => None,
         _ => Some(
