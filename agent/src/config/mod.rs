@@ -317,7 +317,7 @@ impl Default for Config {
             limits: Limits::default(),
             names: Names::default(),
             requests: true,
-            responses: true,
+            responses: false,
             dns_lookups: true,
             collection_interval: Duration::from_secs(1),
             run_stats: false,

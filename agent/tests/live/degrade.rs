@@ -101,11 +101,7 @@ fn observe(
     let datagrams = pair.server.within(|| datagrams.bind().unwrap());
     let _old_datagrams = Holder::new("the-old-one", vec![datagrams.into()]);
     // DNS lookups have tests of their own.
-    let agent = Agent::with(&[
-        (key_to_disable(disabled), disabled),
-        ("dns_lookups", "false"),
-        ("responses", "false"),
-    ]);
+    let agent = Agent::with(&[(key_to_disable(disabled), disabled), ("dns_lookups", "false")]);
     let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
     for _ in 0..3 {
         client.write_all(&[b'q'; 100]).unwrap();
@@ -243,8 +239,8 @@ fn observe(
 fn kernel_lacks() -> &'static [(String, String)] {
     static LACKS: OnceLock<Vec<(String, String)>> = OnceLock::new();
     LACKS.get_or_init(|| {
-        // Without the parts that have tests of their own, as everywhere here.
-        let agent = Agent::with(&[("dns_lookups", "false"), ("responses", "false")]);
+        // Without the part that has tests of its own, as everywhere here.
+        let agent = Agent::with(&[("dns_lookups", "false")]);
         let status = agent.json("/api/v1/status");
         agent.stop();
         off(&status)

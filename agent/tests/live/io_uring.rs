@@ -107,7 +107,7 @@ fn connections_are_counted(worker: Worker) {
         println!("SKIPPED: this kernel allows no io_uring: {error}");
         return;
     }
-    let agent = Agent::start();
+    let agent = Agent::with(&[("responses", "true")]);
     let listener = pair.server.listen((pair.server.v4, 0));
     let port = net::port(&listener);
     let address = SocketAddr::from((pair.server.v4, port));

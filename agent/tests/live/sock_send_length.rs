@@ -18,6 +18,9 @@ use crate::scrape::Scrape;
 const REQUEST: usize = 64;
 const RESPONSE: usize = 1024;
 
+/// The setting that lets responses be looked at.
+const ON: (&str, &str) = ("responses", "true");
+
 /// A way to send a response.
 type Send = fn(&mut TcpStream, &[u8], &File) -> io::Result<()>;
 
@@ -88,7 +91,7 @@ fn the_status_is_read_however_a_response_is_sent() {
     needs_kernel!();
     const EXCHANGES: u64 = 3;
     let pair = Pair::new();
-    let agent = Agent::start();
+    let agent = Agent::with(&[ON]);
     let mut body = b"HTTP/1.1 503 Service Unavailable\r\n".to_vec();
     body.resize(RESPONSE, b'x');
     let mut file = tempfile::tempfile().unwrap();
@@ -123,25 +126,25 @@ fn the_status_is_read_however_a_response_is_sent() {
 #[test]
 fn without_a_field_or_by_choice_no_response_is_looked_at() {
     needs_kernel!();
-    for (key, value, is_said) in [
-        ("disable_fields", "syscall_number", true),
-        ("disable_hooks", "part:responses", true),
-        ("responses", "false", false),
+    for (settings, is_said) in [
+        (&[ON, ("disable_fields", "syscall_number")][..], true),
+        (&[ON, ("disable_hooks", "part:responses")], true),
+        (&[], false),
     ] {
         let pair = Pair::new();
-        let agent = Agent::with(&[(key, value)]);
+        let agent = Agent::with(settings);
         let Connection { listener: _listener, port, mut client, mut server } = pair.connection();
         client.write_all(&[b'q'; REQUEST]).unwrap();
         net::read_exactly(&mut server, REQUEST).unwrap();
         server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-        let now = agent.eventually((value, 1), |now| {
+        let now = agent.eventually((settings, 1), |now| {
             let edge = now.edge(&pair.client.service, &pair.server.service, port, "server");
-            (value, edge.requests().count)
+            (settings, edge.requests().count)
         });
-        assert!(!now.has_metric("portolan_responses_total"), "{value}");
-        assert!(!now.has_metric("portolan_connection_security_total"), "{value}");
+        assert!(!now.has_metric("portolan_responses_total"), "{settings:?}");
+        assert!(!now.has_metric("portolan_connection_security_total"), "{settings:?}");
         let status = agent.json("/api/v1/status").to_string();
-        assert_eq!(status.contains("protocols of connections"), is_said, "{value}: {status}");
+        assert_eq!(status.contains("protocols of connections"), is_said, "{settings:?}: {status}");
         agent.stop();
     }
 }

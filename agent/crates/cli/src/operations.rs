@@ -22,7 +22,7 @@ Examples:
 
 A protocol is recognised by the first bytes that a server of this host sends on a connection: HTTP/1
 (by status class), PostgreSQL, MySQL and Redis (ok or error), HTTP/2 and TLS (not looked into),
-or unknown. RESPONSES counts the first response of each exchange: pipelined requests have one between
+or unknown. The agent needs `responses = true` for that. RESPONSES counts the first response of each exchange: pipelined requests have one between
 them, and an error behind the first bytes of a response is not seen. ERR% is the share of HTTP 5xx or
 errors of a database. P50 and P99 are request latencies of all the edge's connections.";
 
@@ -161,7 +161,10 @@ fn text(
 ) -> String {
     let covered = window::covered(&answer.window, choice);
     if operations.is_empty() {
-        return format!("No responses of a server on this host ({covered}).\n");
+        return format!(
+            "No responses of a server on this host ({covered}). They are read only by agents with \
+             `responses = true` (portolan agent --responses).\n"
+        );
     }
     let rows: Vec<Vec<String>> = operations.iter().map(Operation::row).collect();
     format!("{}{covered}\n", table::render(COLUMNS, &rows, room))

@@ -278,6 +278,14 @@ pub(super) fn summarize(pairs: &[Pair<'_>], checks: &mut Checks) {
         let requests = counted(requests, "request");
         checks.pass(Section::Connectivity, format!("responses: {requests} answered"));
     }
+    let responses: u64 = pairs.iter().map(|pair| pair.error_responses().1).sum();
+    if responses == 0 {
+        let reason = "no response was recognised; the agent reads them with `responses = true`";
+        checks.skip(Section::Connectivity, "error responses", reason);
+    } else if !checks.has(&[code::ERROR_RESPONSES]) {
+        let responses = counted(responses, "response");
+        checks.pass(Section::Connectivity, format!("error responses: few or none of {responses}"));
+    }
 }
 
 fn is_other_reset(cause: &str) -> bool {
