@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use portolan_kit::{build, heading, python, setup, shell, tree};
 use serde_json::Value;
 
-use crate::{aarch64, page, reproducible, tidy};
+use crate::{aarch64, page, tidy};
 
 type Step = fn() -> Result<()>;
 
@@ -26,11 +26,10 @@ type Step = fn() -> Result<()>;
 const WITHOUT_TOOLCHAIN: [(&str, Step); 2] =
     [("format", format), ("clippy without sources of names", without_sources)];
 
-const STEPS: [(&str, Step); 7] = [
+const STEPS: [(&str, Step); 6] = [
     ("clippy", clippy),
     ("clippy for the kernel programs", kernel_clippy),
     ("types for aarch64", aarch64::aarch64),
-    ("the kernel object, built elsewhere", reproducible::reproducible),
     ("the page's script", page::is_current),
     ("tidy", tidy::tidy),
     ("licences, bans, sources", deny),

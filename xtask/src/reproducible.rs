@@ -25,8 +25,7 @@ struct Script {
 }
 
 /// Builds the kernel object in another folder and compares.
-pub fn reproducible() -> Result<()> {
-    // The step `clippy` has just compiled all of it.
+pub fn reproducible() -> Result<String> {
     let messages = shell::output(build::everything()?.arg("--quiet"))?;
     let Script { program, out } = Script::find(&messages).context("cargo runs no build script")?;
 
@@ -53,7 +52,7 @@ pub fn reproducible() -> Result<()> {
             other.display()
         );
     }
-    Ok(())
+    Ok("the kernel object is the same, byte for byte, built in another folder".to_owned())
 }
 
 fn copy_checkout(copy: &Path) -> Result<()> {

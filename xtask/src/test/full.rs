@@ -11,7 +11,7 @@ use portolan_kit::{shell, summary, tree};
 
 use super::balancers;
 use crate::tool::Tool;
-use crate::{check, fuzz, miri};
+use crate::{check, fuzz, miri, reproducible};
 
 /// The page with the records, and their table in it.
 pub const PAGE: &str = "docs/proof.md";
@@ -28,7 +28,12 @@ pub struct Part {
 }
 
 /// In the order of their length.
-pub const PARTS: [Part; 8] = [
+pub const PARTS: [Part; 9] = [
+    Part {
+        name: "reproducible",
+        programs: &[("rustc", "+portolan-bpf --version")],
+        run: reproducible::reproducible,
+    },
     Part { name: "features", programs: &[], run: check::without_each_source },
     Part { name: "miri", programs: &[("rustc", "+nightly --version")], run: miri::miri },
     Part { name: "balancers", programs: &[("nginx", "-v")], run: balancers::run },

@@ -42,8 +42,8 @@ pub struct Args {
     /// fault of the demo and require the right alerts (some minutes); `e2e-diagnose [FAULT…]`:
     /// require the right answers of `portolan check` and `diagnose`
     filter: Vec<String>,
-    /// Run the parts that take hours instead, and record them in docs/proof.md: features, miri,
-    /// balancers, fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
+    /// Run the parts that take hours instead, and record them in docs/proof.md: reproducible,
+    /// features, miri, balancers, fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
 }
