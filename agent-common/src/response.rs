@@ -65,6 +65,13 @@ pub fn security(protocol: &str) -> &'static str {
     }
 }
 
+/// How many connections were identified as not encrypted.
+pub fn in_plaintext(responses: &[u64; RESPONSES]) -> u64 {
+    let protocols = responses.iter().skip(STATUSES).zip(PROTOCOL_NAMES);
+    let plain = protocols.filter(|(_, protocol)| security(protocol) == "plaintext");
+    plain.fold(0, |sum, (count, _)| sum.wrapping_add(*count))
+}
+
 /// How many statuses there are, of all protocols.
 pub const STATUSES: usize = 11;
 /// Protocol and status, both label values.

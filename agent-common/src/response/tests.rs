@@ -158,6 +158,17 @@ fn a_first_switch_to_another_protocol_is_a_connection_of_http() {
     assert_eq!(told, [(OTHER, Some("1xx"), Some("http"))]);
 }
 
+#[test]
+fn plain_text_is_what_was_recognised_and_is_not_encrypted() {
+    let mut responses = [0; RESPONSES];
+    for (at, count) in responses.iter_mut().enumerate() {
+        *count = 1 << at;
+    }
+    let of = |protocol: u32| 1_u64 << (STATUSES as u32 + protocol - FIRST_PROTOCOL);
+    let plain = [HTTP, POSTGRESQL, MYSQL, REDIS, HTTP2].map(of).iter().sum::<u64>();
+    assert_eq!(in_plaintext(&responses), plain);
+}
+
 proptest! {
     /// Each head that is looked at gives one of: a status, a protocol without statuses, a misfit.
     #[test]

@@ -182,6 +182,7 @@ pub fn load(
 ) -> Result<Loaded, ConfigError> {
     let mut loaded =
         Loaded { config: Config::default(), origins: BTreeMap::new(), warnings: Vec::new() };
+    let mut encrypted = None;
     if let Some(path) = file {
         let mut sections = segments::Sections::new(path);
         for entry in file::read(path)? {
@@ -201,6 +202,7 @@ pub fn load(
             };
             loaded.apply(setting, &entry.value, location)?;
         }
+        encrypted = sections.encrypted();
         loaded.config.segments = Arc::new(sections.policy()?);
     }
     let mut variables: Vec<_> = environment
@@ -233,6 +235,13 @@ pub fn load(
             problem: format!(
                 "and the networks of all segments make {ranges} ranges; at most {MAX_INTERNAL_RANGES} fit, so write fewer and wider ones"
             ),
+        });
+    }
+    if let Some(location) = encrypted.filter(|_| !loaded.config.reads_responses()) {
+        return Err(ConfigError::BadValue {
+            location,
+            key: "segments.require_tls".to_owned(),
+            problem: "needs `responses = true` (and `requests`, which is on by default): without reading responses the agent does not know which connections are encrypted".to_owned(),
         });
     }
     if loaded.config.web.listen_address == Listen::Unix

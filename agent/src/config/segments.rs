@@ -15,7 +15,7 @@ use super::{Config, ConfigError, Given, Location};
 use model::segments::{Contradiction, Declared, OUTSIDE, Policy};
 
 /// Keys of `[segments]` itself; no segment can be called so.
-const RULES: [&str; 2] = ["allow", "deny"];
+const RULES: [&str; 3] = ["allow", "deny", "require_tls"];
 /// Keys of `[segments.NAME]`.
 const MEMBERS: [&str; 3] = ["networks", "namespaces", "services"];
 
@@ -57,7 +57,8 @@ impl Sections {
         }
         if !segment.is_empty() && !is_name(segment) {
             let problem = format!(
-                "is of a segment that cannot be called `{segment}`; choose letters, digits, - and _, and another name than allow, deny or {OUTSIDE}"
+                "is of a segment that cannot be called `{segment}`; choose letters, digits, - and _, and another name than {} or {OUTSIDE}",
+                RULES.join(", ")
             );
             return Err(self.bad(entry, entry.line, problem));
         }
@@ -69,6 +70,13 @@ impl Sections {
             self.lines.resize(self.declared.len(), line);
         }
         Ok(())
+    }
+
+    /// Where TLS is required first.
+    pub(super) fn encrypted(&self) -> Option<Location> {
+        let is_one = |declared: &Declared| matches!(declared, Declared::RequireTls(_));
+        let at = self.declared.iter().position(is_one)?;
+        self.lines.get(at).map(|line| self.location(*line))
     }
 
     /// All sections, checked against each other.
@@ -113,11 +121,19 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Whether protocols are recognised, and with them TLS.
+    pub fn reads_responses(&self) -> bool {
+        self.requests && self.responses
+    }
+}
+
 fn declare(segment: &Arc<str>, key: &str, part: &str) -> Result<Vec<Declared>, String> {
     let segment = Arc::clone(segment);
     Ok(match key {
         "allow" => vec![Declared::Allow(part.parse()?)],
         "deny" => vec![Declared::Deny(part.parse()?)],
+        "require_tls" => vec![Declared::RequireTls(part.parse()?)],
         "namespaces" => vec![Declared::Namespace(segment, part.into())],
         "services" => vec![Declared::Service(segment, part.into())],
         _ => networks(&Given::Text(part.to_owned()))?
@@ -144,7 +160,9 @@ pub fn text(policy: &Policy) -> String {
         let rules = policy.declared().iter().filter(|declared| wanted(declared));
         rules
             .filter_map(|declared| match declared {
-                Declared::Allow(rule) | Declared::Deny(rule) => Some(rule.to_string()),
+                Declared::Allow(rule) | Declared::Deny(rule) | Declared::RequireTls(rule) => {
+                    Some(rule.to_string())
+                }
                 _ => None,
             })
             .collect()
@@ -152,6 +170,7 @@ pub fn text(policy: &Policy) -> String {
     let lists = [
         (RULES[0], rules(|declared| matches!(declared, Declared::Allow(_)))),
         (RULES[1], rules(|declared| matches!(declared, Declared::Deny(_)))),
+        (RULES[2], rules(|declared| matches!(declared, Declared::RequireTls(_)))),
     ];
     for (key, list) in lists.iter().filter(|(_, list)| !list.is_empty()) {
         let _ = writeln!(text, "{key} = {}", quoted_list(list));

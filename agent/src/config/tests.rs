@@ -147,6 +147,23 @@ fn contradictions_between_segments_are_reported_with_both_lines() {
 }
 
 #[test]
+fn tls_is_required_only_of_who_reads_responses() {
+    let required = format!(
+        "{}\n",
+        SEGMENTS.replace("[segments]", "[segments]\nrequire_tls = \"* -> database\"")
+    );
+    assert_eq!(
+        load_file("a.toml", &required).expect_err("refused"),
+        "a.toml:3: `segments.require_tls` needs `responses = true` (and `requests`, which is on by default): without reading responses the agent does not know which connections are encrypted"
+    );
+    let config =
+        load_file("a.toml", &format!("responses = true\n{required}")).expect("valid").config;
+    assert!(segments::text(&config.segments).contains("require_tls = [\"* -> database\"]"));
+    let off = format!("responses = true\nrequests = false\n{required}");
+    assert!(load_file("a.toml", &off).expect_err("refused").contains("segments.require_tls"));
+}
+
+#[test]
 fn errors_in_segments_have_their_position_and_the_fix() {
     let check = |text: &str, expected: &str| {
         assert_eq!(load_file("a.toml", text).expect_err("refused"), expected, "{text}");
@@ -169,7 +186,7 @@ fn errors_in_segments_have_their_position_and_the_fix() {
     );
     check(
         "[segments.outside]\nservices = [\"a\"]\n",
-        "a.toml:2: `segments.outside.services` is of a segment that cannot be called `outside`; choose letters, digits, - and _, and another name than allow, deny or outside",
+        "a.toml:2: `segments.outside.services` is of a segment that cannot be called `outside`; choose letters, digits, - and _, and another name than allow, deny, require_tls or outside",
     );
     check(
         "[segments]\nallowed = [\"a -> b\"]\n",

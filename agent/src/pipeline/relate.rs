@@ -12,6 +12,7 @@ use model::flows::Flows;
 use model::owners::Owners;
 use model::registry::At;
 use model::relations::{Ends, Relations};
+use model::segments::Reason;
 use model::snapshot::RelatedView;
 use model::violations::{Between, Event, Found, Violations};
 
@@ -105,14 +106,18 @@ impl Relate {
 
 fn warn(event: &Event) {
     let Event { between, client_address, server_address, .. } = event;
-    let Between { client_segment, server_segment, ends: Ends { client, server, port, .. } } =
-        between;
+    let Between { reason, client_segment, server_segment, ends } = between;
+    let Ends { client, server, port, .. } = ends;
     let address = |address: &Option<std::net::IpAddr>| {
         address.map_or_else(|| "unknown".to_owned(), |address| address.to_string())
     };
     let (client_address, server_address) = (address(client_address), address(server_address));
     tracing::warn!(
         %client_segment, %server_segment, %client, client_address, %server, server_address, port,
-        "{client} in segment {client_segment} connected to {server}:{port} in segment {server_segment}, which is not allowed"
+        "{client} in segment {client_segment} connected to {server}:{port} in segment {server_segment}, which {}",
+        match reason {
+            Reason::NotAllowed => "is not allowed",
+            Reason::Plaintext => "requires TLS, in plain text",
+        }
     );
 }

@@ -22,7 +22,7 @@ mod redis;
 mod responses;
 mod watcher;
 
-pub use programs::{Load, Nginx, Redis, Server, free_port_in, missing};
+pub use programs::{Load, Nginx, Redis, Server, free_port_in, missing, tls_client, tls_server};
 pub use watcher::Watcher;
 
 use std::time::{Duration, Instant};

@@ -104,6 +104,7 @@ mod prometheus;
 mod queues;
 mod recovery;
 mod refuse;
+mod require_tls;
 mod reservations;
 mod restart;
 mod segments;

@@ -49,7 +49,7 @@ fn at(network: u8) -> Ipv4Addr {
 }
 
 /// An agent with this configuration file; the folder must outlive it.
-fn agent_with(configuration: &str) -> (Agent, tempfile::TempDir) {
+pub fn agent_with(configuration: &str) -> (Agent, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("portolan.toml");
     fs::write(&path, configuration).expect("writing a configuration");

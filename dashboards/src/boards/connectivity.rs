@@ -97,7 +97,7 @@ fn forbidden() -> Vec<Panel> {
         ],
         &[Column {
             expr: format!(
-                "sum by (client_segment, server_segment, client, server, port) (portolan_segment_violations_total{{{TO}}})"
+                "sum by (reason, client_segment, server_segment, client, server, port) (portolan_segment_violations_total{{{TO}}})"
             ),
             title: "Connections",
             unit: Unit::Count,

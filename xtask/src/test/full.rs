@@ -231,7 +231,16 @@ mod tests {
         let missing: Vec<&str> = without_record(PAGE).collect();
         assert_eq!(
             missing,
-            ["features", "miri", "balancers", "fuzz", "e2e-alerts", "e2e-diagnose", "vm"]
+            [
+                "reproducible",
+                "features",
+                "miri",
+                "balancers",
+                "fuzz",
+                "e2e-alerts",
+                "e2e-diagnose",
+                "vm"
+            ]
         );
         assert_eq!(without_record("").count(), PARTS.len());
     }

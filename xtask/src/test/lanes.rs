@@ -60,6 +60,7 @@ const BESIDE: &[(&str, &str)] = &[
     ("otlp::", "a collector of its own"),
     ("policy::", "connections of its own"),
     ("privileges::", "the start of an agent"),
+    ("require_tls::", "connections of its own"),
     ("segments::", "services of its own"),
     ("sendmsg", "datagrams of its own"),
     ("services::", "services of its own"),

@@ -42,7 +42,7 @@ pub use self::ports::{
 };
 pub use self::relations::{
     Backend, Balance, BalanceGroup, BalanceVerdict, Distribution, Map, MapEdge, MapNode, Segment,
-    SegmentEvent, SegmentPair, SegmentVerdict, Segments, Violation,
+    SegmentEvent, SegmentPair, SegmentVerdict, Segments, Violation, ViolationReason,
 };
 pub use self::reservations::{
     AllocatePorts, AllocatedPorts, Breach, BreachAction, HOST_NETNS, Release, Reservation,

@@ -168,7 +168,7 @@ pub struct Segments {
     pub segments: Vec<Segment>,
     /// Every pair that a rule is about or that was seen.
     pub matrix: Vec<SegmentPair>,
-    /// Connections that are not allowed, by their ends, since the agent started.
+    /// Connections that violate the rules, by their ends, since the agent started.
     pub violations: Vec<Violation>,
     /// The latest of them with both addresses, oldest first; those of one edge within a minute are
     /// one event.
@@ -199,6 +199,8 @@ pub struct SegmentPair {
     pub server_segment: String,
     /// The verdict of the rules.
     pub verdict: SegmentVerdict,
+    /// Whether the rules demand TLS.
+    pub require_tls: bool,
     /// Connections seen, since the agent started.
     pub connections: u64,
 }
@@ -215,9 +217,21 @@ pub enum SegmentVerdict {
     NotJudged,
 }
 
-/// Connections between two services that are not allowed.
+/// What is wrong with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ViolationReason {
+    /// Its segments may not connect.
+    NotAllowed,
+    /// It is in plain text, and the rules demand TLS.
+    Plaintext,
+}
+
+/// Connections between two services that violate the rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Violation {
+    /// What is wrong with them.
+    pub reason: ViolationReason,
     /// The client's segment; `outside` for clients in none.
     pub client_segment: String,
     /// The server's segment.
@@ -236,9 +250,11 @@ pub struct Violation {
     pub connections: u64,
 }
 
-/// Connections of one edge that are not allowed, for up to a minute.
+/// Connections of one edge that violate the rules, for up to a minute.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SegmentEvent {
+    /// What is wrong with them.
+    pub reason: ViolationReason,
     /// When they were first seen.
     pub first_seen: Timestamp,
     /// When they were last seen.
@@ -265,4 +281,14 @@ pub struct SegmentEvent {
     pub server_address: Option<IpAddr>,
     /// How many connections.
     pub connections: u64,
+}
+
+impl ViolationReason {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not allowed",
+            Self::Plaintext => "plain text",
+        }
+    }
 }

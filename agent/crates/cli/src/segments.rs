@@ -88,6 +88,7 @@ const VIOLATIONS: &[Column] = &[
     left("ADDRESS", 3),
     left("SEGMENT", 1),
     Column { title: "CONNECTIONS", left: false, rank: 0 },
+    left("WHY", 0),
 ];
 
 pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<Outcome> {
@@ -130,13 +131,16 @@ fn matrix(answer: &Segments) -> String {
             .find(|cell| cell.client_segment == client && cell.server_segment == server);
         match cell {
             None => "-".to_owned(),
-            Some(cell) => match (cell.verdict, cell.connections) {
-                (SegmentVerdict::Allowed, 0) => "ok".to_owned(),
-                (SegmentVerdict::Allowed, n) => format!("ok {}", human::count(n)),
-                (SegmentVerdict::Violation, 0) => "no".to_owned(),
-                (SegmentVerdict::Violation, n) => format!("NO {}", human::count(n)),
-                (SegmentVerdict::NotJudged, n) => human::count(n),
-            },
+            Some(cell) => {
+                let verdict = match (cell.verdict, cell.connections) {
+                    (SegmentVerdict::Allowed, 0) => "ok".to_owned(),
+                    (SegmentVerdict::Allowed, n) => format!("ok {}", human::count(n)),
+                    (SegmentVerdict::Violation, 0) => "no".to_owned(),
+                    (SegmentVerdict::Violation, n) => format!("NO {}", human::count(n)),
+                    (SegmentVerdict::NotJudged, n) => human::count(n),
+                };
+                if cell.require_tls { format!("{verdict} tls") } else { verdict }
+            }
         }
     };
     let mut rows = vec![columns];
@@ -149,11 +153,14 @@ fn matrix(answer: &Segments) -> String {
     text.push_str(
         "\nok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started\n",
     );
+    if answer.matrix.iter().any(|cell| cell.require_tls) {
+        text.push_str("tls: must be encrypted with TLS\n");
+    }
     // Writing into a String cannot fail.
     let _ = if total > 0 {
         writeln!(
             text,
-            "{} connections are not allowed; `portolan segments violations` lists them",
+            "{} connections violate the rules; `portolan segments violations` lists them",
             human::count(total)
         )
     } else {
@@ -197,6 +204,7 @@ fn violations(answer: &Segments, room: Option<usize>) -> String {
             address(event.server_address),
             event.server_segment.clone(),
             human::count(event.connections),
+            event.reason.as_str().to_owned(),
         ]
     };
     // Newest first.
@@ -232,9 +240,20 @@ database     no        no       ok        no
 monitoring   ok        ok       ok        ok
 
 ok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started
-12 connections are not allowed; `portolan segments violations` lists them
+12 connections violate the rules; `portolan segments violations` lists them
 "
         );
+    }
+
+    #[test]
+    fn the_matrix_shows_where_tls_is_required() {
+        let mut answer = answer();
+        for cell in &mut answer.matrix {
+            cell.require_tls = cell.server_segment == "database";
+        }
+        let text = matrix(&answer);
+        assert!(text.contains("frontend     ok        ok 30    NO 12 tls  no\n"), "{text}");
+        assert!(text.contains("\ntls: must be encrypted with TLS\n"), "{text}");
     }
 
     #[test]
@@ -243,7 +262,7 @@ ok: allowed; no: not allowed; -: no rule; numbers are connections since the agen
         assert_eq!(violations(&answer, None), "No violations.\n");
         let before = |seconds| Timestamp::from_seconds(answer.timestamp.seconds() - seconds);
         let event = serde_json::json!({
-            "first_seen": before(100.0), "last_seen": before(90.0),
+            "reason": "plaintext", "first_seen": before(100.0), "last_seen": before(90.0),
             "client_segment": "frontend", "server_segment": "database",
             "client": "shop", "client_namespace": "prod", "client_address": "172.20.0.2",
             "server": "postgres", "server_namespace": "", "server_address": "172.22.0.2",
@@ -253,8 +272,8 @@ ok: allowed; no: not allowed; -: no rule; numbers are connections since the agen
         assert_eq!(
             violations(&answer, None),
             "\
-LAST SEEN  CLIENT     ADDRESS     SEGMENT   SERVER         ADDRESS     SEGMENT   CONNECTIONS
-90 s ago   prod/shop  172.20.0.2  frontend  postgres:5432  172.22.0.2  database           12
+LAST SEEN  CLIENT     ADDRESS     SEGMENT   SERVER         ADDRESS     SEGMENT   CONNECTIONS  WHY
+90 s ago   prod/shop  172.20.0.2  frontend  postgres:5432  172.22.0.2  database           12  plain text
 "
         );
     }

@@ -36,6 +36,7 @@ use super::conflicts::Conflict;
 use super::delta::{Delta, Growth};
 use super::messages;
 use super::relations::Ends;
+use super::segments::Reason;
 use super::service::Service;
 #[cfg(any(test, feature = "fixture"))]
 use super::service::Source;
@@ -174,7 +175,7 @@ impl Events {
     /// Takes in violations of segments, each with its new connections.
     pub fn add_violations(&mut self, violations: &[Found]) {
         for Found { between, connections, tenant } in violations {
-            let Between { client_segment, server_segment, ends } = between;
+            let Between { reason, client_segment, server_segment, ends } = between;
             let Ends { client, client_namespace, server, server_namespace, port } = ends;
             let service = |name: &Arc<str>, namespace: &Arc<str>| {
                 Service { name: Arc::clone(name), ..Service::other() }.within(namespace)
@@ -187,8 +188,15 @@ impl Events {
                 holder: None,
                 port: Some(*port),
                 role: None,
-                text: format!("not allowed from segment {client_segment} to {server_segment}")
-                    .into(),
+                text: match reason {
+                    Reason::NotAllowed => {
+                        format!("not allowed from segment {client_segment} to {server_segment}")
+                    }
+                    Reason::Plaintext => format!(
+                        "in plain text from segment {client_segment} to {server_segment}, which requires TLS"
+                    ),
+                }
+                .into(),
                 tenant: Some(*tenant),
             };
             self.add(what, *connections);

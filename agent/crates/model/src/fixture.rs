@@ -31,7 +31,7 @@ use super::probes::{Looks, ProbesView};
 use super::recent::RecentView;
 use super::relations::{Backend, Ends, Relation, RelationsView, ServiceName};
 use super::reservation_status::ReservationStatus;
-use super::segments::{Declared, Policy};
+use super::segments::{Declared, Policy, Reason};
 use super::service::{Kind, Service, Source};
 use super::snapshot::{
     Disabled, EdgeLabels, EdgeView, HookView, LedgerView, ListenerView, MapView, RelatedView, Role,
@@ -79,6 +79,7 @@ fn related() -> RelatedView {
     };
     let rows = vec![row([10, 0, 0, 2], 9, 600), row([10, 0, 0, 3], 3, 200)];
     let between = Between {
+        reason: Reason::NotAllowed,
         client_segment: "frontend".into(),
         server_segment: "database".into(),
         ends: Ends {

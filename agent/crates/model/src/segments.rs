@@ -6,17 +6,20 @@
 //! Rules are pairs, `frontend -> backend`, in which `*` is any segment and `outside` an end in
 //! none. For a pair of segments the most specific rule decides. Without a rule a segment may
 //! connect to itself, segments may not connect to each other, and connections from or to outside
-//! are not evaluated.
+//! are not evaluated. Rules of the same form say between which segments connections must be
+//! encrypted with TLS; each of them holds, whatever others say.
 
-use std::fmt;
+mod rule;
+
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use ipnet::IpNet;
 use prefix_trie::joint::map::JointPrefixMap;
 use serde::{Serialize, Serializer};
 
+pub use self::rule::{End, Rule};
 use super::service::Service;
 
 /// Maximum number of segments: the matrix is their square.
@@ -41,26 +44,8 @@ pub enum Declared {
     Allow(Rule),
     /// These may not.
     Deny(Rule),
-}
-
-/// A pair of ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The client's segment.
-    pub client: End,
-    /// The server's segment.
-    pub server: End,
-}
-
-/// One end of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Any segment.
-    Any,
-    /// Ends in no segment.
-    Outside,
-    /// A segment, by its name.
-    Segment(Arc<str>),
+    /// Connections between these must be encrypted with TLS.
+    RequireTls(Rule),
 }
 
 /// Two declarations of which only one can hold, or one that refers to nothing.
@@ -89,6 +74,18 @@ pub enum Verdict {
     NotJudged,
 }
 
+/// What is wrong with a connection.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its segments may not connect.
+    NotAllowed,
+    /// It is in plain text, and must be encrypted.
+    Plaintext,
+}
+
 /// The declared segments, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -97,6 +94,7 @@ pub struct Policy {
     namespaces: HashMap<Arc<str>, u16>,
     services: HashMap<Arc<str>, u16>,
     rules: HashMap<(Segment, Segment), Verdict>,
+    encrypted: HashSet<(Segment, Segment)>,
     declared: Vec<Declared>,
 }
 
@@ -112,7 +110,7 @@ impl Policy {
                 Declared::Network(segment, network) => (segment, format!("network {network}")),
                 Declared::Namespace(segment, name) => (segment, format!("namespace \"{name}\"")),
                 Declared::Service(segment, name) => (segment, format!("service \"{name}\"")),
-                Declared::Allow(_) | Declared::Deny(_) => continue,
+                Declared::Allow(_) | Declared::Deny(_) | Declared::RequireTls(_) => continue,
             };
             match members.entry(member) {
                 Entry::Occupied(entry) if entry.get().1 != *segment => {
@@ -131,6 +129,7 @@ impl Policy {
             policy.add(at, declaration)?;
         }
         policy.judge(&declared)?;
+        policy.encrypt(&declared)?;
         policy.declared = declared;
         Ok(policy)
     }
@@ -195,6 +194,11 @@ impl Policy {
         self.rules.get(&(client, server)).copied().unwrap_or(default)
     }
 
+    /// Whether connections between these must be encrypted.
+    pub fn requires_tls(&self, client: Segment, server: Segment) -> bool {
+        self.encrypted.contains(&(client, server))
+    }
+
     fn add(&mut self, at: usize, declaration: &Declared) -> Result<(), Contradiction> {
         let (Declared::Network(name, _)
         | Declared::Namespace(name, _)
@@ -216,7 +220,7 @@ impl Policy {
             Declared::Network(_, network) => drop(self.networks.insert(*network, segment)),
             Declared::Namespace(_, name) => drop(self.namespaces.insert(name.clone(), segment)),
             Declared::Service(_, name) => drop(self.services.insert(name.clone(), segment)),
-            Declared::Allow(_) | Declared::Deny(_) => {}
+            Declared::Allow(_) | Declared::Deny(_) | Declared::RequireTls(_) => {}
         }
         Ok(())
     }
@@ -252,6 +256,18 @@ impl Policy {
                     let (first, second) = (Some(first.min(at)), first.max(at));
                     return Err(Contradiction { first, second, problem });
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The pairs of segments that must use TLS.
+    fn encrypt(&mut self, declared: &[Declared]) -> Result<(), Contradiction> {
+        for (at, declaration) in declared.iter().enumerate() {
+            let Declared::RequireTls(rule) = declaration else { continue };
+            let servers = self.meant(&rule.server, at)?;
+            for client in self.meant(&rule.client, at)? {
+                self.encrypted.extend(servers.iter().map(|server| (client, *server)));
             }
         }
         Ok(())
@@ -295,6 +311,7 @@ impl Serialize for Policy {
         struct Shape {
             allow: Vec<String>,
             deny: Vec<String>,
+            require_tls: Vec<String>,
             #[serde(flatten)]
             segments: std::collections::BTreeMap<String, Members>,
         }
@@ -315,50 +332,22 @@ impl Serialize for Policy {
                 }
                 Declared::Allow(rule) => shape.allow.push(rule.to_string()),
                 Declared::Deny(rule) => shape.deny.push(rule.to_string()),
+                Declared::RequireTls(rule) => shape.require_tls.push(rule.to_string()),
             }
         }
         shape.serialize(serializer)
     }
 }
 
-// === impl Rule ===
+// === impl Reason ===
 
-impl Rule {
-    /// How many of its ends it names.
-    fn names(&self) -> usize {
-        [&self.client, &self.server].into_iter().filter(|end| **end != End::Any).count()
-    }
-}
-
-impl std::str::FromStr for Rule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("contains \"{text}\"; write rules like \"frontend -> backend\"");
-        let (client, server) = text.split_once("->").ok_or_else(wrong)?;
-        let end = |text: &str| match text.trim() {
-            "" => Err(wrong()),
-            ANY => Ok(End::Any),
-            OUTSIDE => Ok(End::Outside),
-            name => Ok(End::Segment(name.into())),
-        };
-        Ok(Self { client: end(client)?, server: end(server)? })
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} -> {}", self.client, self.server)
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => ANY,
-            Self::Outside => OUTSIDE,
-            Self::Segment(name) => name,
-        })
+impl Reason {
+    /// The name used in output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::Plaintext => "plaintext",
+        }
     }
 }
 

@@ -6,13 +6,17 @@
 //! an earlier name count when the right name makes them some; each counts once. Violations that a
 //! user can have made up ([`super::unverified`]) are counted by user, and are neither rows nor
 //! events.
+//!
+//! That a connection is in plain text is known to the server's side alone, when it has sent its first
+//! response; so that side evaluates it, primary or not.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address, INTERNET, UNSPECIFIED};
-use agent_common::edge::ROLE_CLIENT;
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::response;
 use agent_common::share::Tenant;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -22,7 +26,7 @@ use super::delta::{Delta, EdgeId};
 use super::line_shares::LineShares;
 use super::per_slot::PerSlot;
 use super::relations::{Ends, ServiceName};
-use super::segments::{Policy, Segment, Verdict};
+use super::segments::{Policy, Reason, Segment, Verdict};
 use super::unverified::ByUser;
 
 /// Rows of violations at most.
@@ -36,7 +40,8 @@ const EVENT_SECONDS: f64 = 60.0;
 pub struct Violations {
     policy: Arc<Policy>,
     evaluated: PerSlot<Evaluated>,
-    rows: Attributed<Between, Count>,
+    not_allowed: Attributed<Between, Count>,
+    plaintext: Attributed<Between, Count>,
     cells: HashMap<(Segment, Segment), u64>,
     events: VecDeque<Arc<Event>>,
     dropped_events: u64,
@@ -44,9 +49,11 @@ pub struct Violations {
     unverified: ByUser,
 }
 
-/// The two ends of a violation, by names.
+/// What is wrong with connections, and their two ends by names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Between {
+    /// What is wrong.
+    pub reason: Reason,
     /// Segment of the client; `outside` for ends in none.
     pub client_segment: Arc<str>,
     /// Segment of the server.
@@ -120,11 +127,20 @@ pub struct Found {
 /// The last evaluation of an edge.
 #[derive(Default)]
 struct Evaluated {
-    /// Its connections by then.
-    opened: u64,
+    /// All its connections.
+    opened: Total,
+    /// Those in plain text.
+    plaintext: Total,
     /// Where they are counted in the matrix, if this side evaluates them.
     cell: Option<(Segment, Segment)>,
-    /// Connections counted as violations, or not to be held against it.
+}
+
+/// A number of connections of an edge.
+#[derive(Default)]
+struct Total {
+    /// By the last evaluation.
+    seen: u64,
+    /// Counted as violations, or not to be held against it.
     counted: u64,
 }
 
@@ -145,7 +161,8 @@ impl Violations {
         Self {
             policy,
             evaluated: PerSlot::default(),
-            rows: Attributed::new(MAX_ROWS, MAX_ROWS),
+            not_allowed: Attributed::new(MAX_ROWS, MAX_ROWS),
+            plaintext: Attributed::new(MAX_ROWS, MAX_ROWS),
             cells: HashMap::new(),
             events: VecDeque::new(),
             dropped_events: 0,
@@ -167,34 +184,39 @@ impl Violations {
         for edge in closed {
             self.evaluated.remove(edge.0);
         }
-        let mut counted = Vec::new();
+        let (mut not_allowed, mut plaintext) = (Vec::new(), Vec::new());
         for delta in deltas {
-            let Some(Violation { between, connections }) = self.evaluate(delta) else { continue };
-            if connections > 0 {
-                let tenant = tenant(delta.actor());
-                if let Some(event) = self.report(Event::new(now, &between, connections, delta))
-                    && self.lines.admit(tenant)
-                {
-                    lines.events.push(event);
+            for Violation { between, connections } in self.evaluate(delta).into_iter().flatten() {
+                if connections > 0 {
+                    let tenant = tenant(delta.actor());
+                    if let Some(event) = self.report(Event::new(now, &between, connections, delta))
+                        && self.lines.admit(tenant)
+                    {
+                        lines.events.push(event);
+                    }
+                    lines.found.push(Found { between: between.clone(), connections, tenant });
                 }
-                lines.found.push(Found { between: between.clone(), connections, tenant });
+                let rows = match between.reason {
+                    Reason::NotAllowed => &mut not_allowed,
+                    Reason::Plaintext => &mut plaintext,
+                };
+                rows.push(Counted {
+                    edge: delta.id,
+                    name: between,
+                    is_another: delta.is_another(),
+                    growth: connections,
+                });
             }
-            let is_another = delta.is_another();
-            counted.push(Counted {
-                edge: delta.id,
-                name: between,
-                is_another,
-                growth: connections,
-            });
         }
-        self.rows.update(now as u64, closed, counted);
+        self.not_allowed.update(now as u64, closed, not_allowed);
+        self.plaintext.update(now as u64, closed, plaintext);
         lines
     }
 
     /// The current state for readers.
     pub fn view(&self) -> SegmentsView {
-        let mut rows: Vec<_> =
-            self.rows.iter().map(|(between, count)| (between.clone(), count.0)).collect();
+        let rows = self.not_allowed.iter().chain(self.plaintext.iter());
+        let mut rows: Vec<_> = rows.map(|(between, count)| (between.clone(), count.0)).collect();
         rows.sort_unstable();
         let mut cells: Vec<_> =
             self.cells.iter().filter(|(_, n)| **n > 0).map(|(cell, n)| (*cell, *n)).collect();
@@ -205,63 +227,68 @@ impl Violations {
             rows,
             events: self.events.iter().cloned().collect(),
             dropped_events: self.dropped_events,
-            folded: self.rows.folded(),
+            folded: self.not_allowed.folded() + self.plaintext.folded(),
             unverified: self.unverified.clone(),
         }
     }
 
-    /// Adds an edge to the matrix; returns its violating part.
-    fn evaluate(&mut self, delta: &Delta) -> Option<Violation> {
-        let is_primary = delta.evaluates?;
-        if delta.is_overflow || delta.key.remote == UNSPECIFIED {
-            return None;
-        }
+    /// Adds an edge to the matrix; returns what of it violates.
+    fn evaluate(&mut self, delta: &Delta) -> [Option<Violation>; 2] {
+        let is_known = !delta.is_overflow && delta.key.remote != UNSPECIFIED;
+        let Some(is_primary) = delta.evaluates.filter(|_| is_known) else { return [None, None] };
         let Self { policy, evaluated, cells, unverified, .. } = self;
         let evaluated = evaluated.get_or_insert_with(delta.id.0, Evaluated::default);
-        let opened = delta.opened();
-        if delta.is_another() {
-            // Earlier connections belong to the former service.
-            evaluated.counted = evaluated.counted.max(evaluated.opened);
-        }
         if let Some(count) = evaluated.cell.and_then(|cell| cells.get_mut(&cell)) {
-            *count = count.saturating_sub(evaluated.opened);
+            *count = count.saturating_sub(evaluated.opened.seen);
         }
+        // Earlier connections belong to the former service.
+        let is_another = delta.is_another();
+        evaluated.opened.see(delta.opened(), is_another);
+        evaluated.plaintext.see(in_plaintext(delta), is_another);
         let (client_address, server_address) = ends(delta);
         let labels = &delta.labels;
         let client = policy.segment(&labels.client, client_address);
         let server = policy.segment(&labels.server, server_address);
-        evaluated.opened = opened;
         let doubt = labels.unverified_user;
         evaluated.cell = (is_primary && doubt.is_none()).then_some((client, server));
         if let Some(cell) = evaluated.cell {
-            *cells.entry(cell).or_default() += opened;
+            *cells.entry(cell).or_default() += evaluated.opened.seen;
         }
-        if !is_primary || policy.verdict(client, server) != Verdict::Violation {
-            return None;
-        }
-        if let Some(user) = doubt {
-            unverified.add(user, opened.saturating_sub(evaluated.counted));
-            evaluated.counted = opened;
-            return None;
-        }
-        let between = Between {
-            client_segment: policy.name(client),
-            server_segment: policy.name(server),
-            ends: Ends::new(
-                ServiceName::from(&labels.client),
-                ServiceName::from(&labels.server),
-                delta.key.port,
-            ),
+        let is_not_allowed = is_primary && policy.verdict(client, server) == Verdict::Violation;
+        let must_be_encrypted = delta.role == ROLE_SERVER && policy.requires_tls(client, server);
+        let mut violation = |reason, is_one: bool, total: &mut Total| {
+            if !is_one {
+                return None;
+            }
+            let connections = total.count();
+            if let Some(user) = doubt {
+                unverified.add(user, connections);
+                return None;
+            }
+            let between = Between {
+                reason,
+                client_segment: policy.name(client),
+                server_segment: policy.name(server),
+                ends: Ends::new(
+                    ServiceName::from(&labels.client),
+                    ServiceName::from(&labels.server),
+                    delta.key.port,
+                ),
+            };
+            Some(Violation { between, connections })
         };
-        let connections = opened.saturating_sub(evaluated.counted);
-        evaluated.counted = opened;
-        Some(Violation { between, connections })
+        let Evaluated { opened, plaintext, .. } = evaluated;
+        [
+            violation(Reason::NotAllowed, is_not_allowed, opened),
+            violation(Reason::Plaintext, must_be_encrypted, plaintext),
+        ]
     }
 
     /// Adds to the event of the same edge, or makes a new one, which is returned.
     fn report(&mut self, event: Event) -> Option<Arc<Event>> {
         let same = self.events.iter_mut().rev().find(|other| {
             other.edge == event.edge
+                && other.between.reason == event.between.reason
                 && other.between.ends.client == event.between.ends.client
                 && other.between.ends.server == event.between.ends.server
                 && event.first_seconds - other.first_seconds < EVENT_SECONDS
@@ -281,6 +308,27 @@ impl Violations {
         Some(event)
     }
 }
+
+// === impl Total ===
+
+impl Total {
+    /// Takes in what there is now. If the edge is another service's, what there was is not its own.
+    fn see(&mut self, all: u64, is_another: bool) {
+        if is_another {
+            self.counted = self.counted.max(self.seen);
+        }
+        self.seen = all;
+    }
+
+    /// What was not counted yet, and is now.
+    fn count(&mut self) -> u64 {
+        let new = self.seen.saturating_sub(self.counted);
+        self.counted = self.seen;
+        new
+    }
+}
+
+// === impl Event ===
 
 impl Event {
     fn new(now: f64, between: &Between, connections: u64, delta: &Delta) -> Self {
@@ -314,6 +362,7 @@ impl Name for Between {
     fn other(&self) -> Self {
         let other: Arc<str> = "other".into();
         Self {
+            reason: self.reason,
             client_segment: other.clone(),
             server_segment: other.clone(),
             ends: Ends {
@@ -325,6 +374,11 @@ impl Name for Between {
             },
         }
     }
+}
+
+/// Connections that were identified as not encrypted.
+fn in_plaintext(delta: &Delta) -> u64 {
+    delta.grown.now.as_deref().map_or(0, |now| response::in_plaintext(&now.responses))
 }
 
 /// Addresses of client and server, as far as the row has them.

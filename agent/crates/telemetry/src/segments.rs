@@ -1,4 +1,4 @@
-//! Connections between segments that are declared not to connect.
+//! Connections that the rules between segments do not allow, or not in plain text.
 
 use std::fmt;
 
@@ -10,8 +10,9 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_segment_violations_total",
         kind: Kind::Counter,
-        help: "Established connections between segments that may not connect, each once even if both ends are on this host; absent where there are none.",
+        help: "Established connections that violate the rules between segments, each once even if both ends are on this host; reason is not_allowed, or plaintext where TLS is required; absent where there are none.",
         labels: &[
+            "reason",
             "client_segment",
             "server_segment",
             "client",
@@ -37,8 +38,9 @@ fn violations(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
     for (between, connections) in
         view.snapshot.related.segments.iter().flat_map(|segments| &segments.rows)
     {
-        let Between { client_segment, server_segment, ends } = between;
+        let Between { reason, client_segment, server_segment, ends } = between;
         let names = [
+            ("reason", reason.as_str()),
             ("client_segment", &**client_segment),
             ("server_segment", &**server_segment),
             ("client", &*ends.client),

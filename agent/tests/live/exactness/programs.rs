@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, Pair};
 use crate::net;
 
 /// How long a server may take to listen or to end.
@@ -268,4 +268,24 @@ impl Load {
         word.and_then(|word| word.parse().ok())
             .unwrap_or_else(|| panic!("no number after {name}:\n{}", self.output))
     }
+}
+
+/// A server of TLS in the server's namespace, on this port; the directory is for its key.
+pub fn tls_server(pair: &Pair, directory: &Path, port: u16) -> Server {
+    let (key, certificate) = (directory.join("key"), directory.join("certificate"));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=a"]);
+    Load::run(command.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
+    let mut command = pair.server.command("openssl");
+    command.args(["s_server", "-quiet", "-www", "-accept", &format!("{}:{port}", pair.server.v4)]);
+    command.arg("-key").arg(&key).arg("-cert").arg(&certificate);
+    Server::start(&mut command, &pair.server, port, libc::SIGKILL)
+}
+
+/// A connection of TLS from the client's namespace.
+pub fn tls_client(pair: &Pair, port: u16, version: &str) {
+    let mut command = pair.client.command("openssl");
+    command.args(["s_client", version, "-connect", &format!("{}:{port}", pair.server.v4)]);
+    let output = command.stdin(Stdio::null()).output().expect("starting openssl");
+    assert!(output.status.success(), "{version}: {output:?}");
 }

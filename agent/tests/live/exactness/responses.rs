@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::postgres::{self, Postgres};
-use super::programs::{Server, free_port_in};
+use super::programs::{Server, free_port_in, tls_client, tls_server};
 use super::{Load, Nginx, Redis, equal, missing};
 use crate::agent::Agent;
 use crate::namespace::{Namespace, Pair};
@@ -235,21 +235,11 @@ fn connections_of_tls_are_told_from_others() {
         return;
     }
     let (pair, directory) = (Pair::new(), tempfile::tempdir().expect("a temporary directory"));
-    let (key, certificate) = (directory.path().join("key"), directory.path().join("certificate"));
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=a"]);
-    Load::run(command.arg("-keyout").arg(&key).arg("-out").arg(&certificate));
     let agent = Agent::with(&[("responses", "true")]);
     let port = free_port_in(&pair.server);
-    let mut command = pair.server.command("openssl");
-    command.args(["s_server", "-quiet", "-www", "-accept", &format!("{}:{port}", pair.server.v4)]);
-    command.arg("-key").arg(&key).arg("-cert").arg(&certificate);
-    let server = Server::start(&mut command, &pair.server, port, libc::SIGKILL);
+    let server = tls_server(&pair, directory.path(), port);
     for version in ["-tls1_2", "-tls1_3"] {
-        let mut command = pair.client.command("openssl");
-        command.args(["s_client", version, "-connect", &format!("{}:{port}", pair.server.v4)]);
-        let output = command.stdin(Stdio::null()).output().expect("starting openssl");
-        assert!(output.status.success(), "{version}: {output:?}");
+        tls_client(&pair, port, version);
     }
     // A server that speaks before it is asked, and one that speaks something of its own.
     let listener = pair.server.listen((pair.server.v4, 0));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api_types::{Finding, PortState, SegmentEvent, Severity, code};
+use api_types::{Finding, PortState, SegmentEvent, Severity, ViolationReason, code};
 
 use super::answers::Answers;
 use super::name::Name;
@@ -40,19 +40,33 @@ fn violations(answers: &Answers, checks: &mut Checks) {
         return;
     };
     let since = answers.edges.window.since;
-    let mut of_edges: BTreeMap<(Name, Name, u16), Vec<&SegmentEvent>> = BTreeMap::new();
+    let mut of_edges: BTreeMap<(Name, Name, u16, ViolationReason), Vec<&SegmentEvent>> =
+        BTreeMap::new();
     for event in segments.events.iter().filter(|event| event.last_seen >= since) {
         let client = Name::new(&event.client_namespace, &event.client);
         let server = Name::new(&event.server_namespace, &event.server);
-        of_edges.entry((client, server, event.port)).or_default().push(event);
+        of_edges.entry((client, server, event.port, event.reason)).or_default().push(event);
     }
     let is_well = of_edges.is_empty();
-    for ((client, server, port), events) in of_edges {
+    for ((client, server, port, reason), events) in of_edges {
         let Some(first) = events.first() else { continue };
         let count: u64 = events.iter().map(|event| event.connections).sum();
         let subject = format!("{client} → {}", server.at(port));
+        let rule = format!("{} -> {}", first.client_segment, first.server_segment);
+        let (wrong, remediation) = match reason {
+            ViolationReason::NotAllowed => (
+                "not allowed by the segments",
+                format!("stop {client}, or allow it: add \"{rule}\" to segments.allow"),
+            ),
+            ViolationReason::Plaintext => (
+                "in plain text, and the segments require TLS",
+                format!(
+                    "let {client} connect with TLS (https, sslmode=require); {server} has to offer it. The rule is in segments.require_tls"
+                ),
+            ),
+        };
         let title = format!(
-            "{client} ({}) → {} ({}): not allowed by the segments ({})",
+            "{client} ({}) → {} ({}): {wrong} ({})",
             first.client_segment,
             server.at(port),
             first.server_segment,
@@ -61,13 +75,11 @@ fn violations(answers: &Answers, checks: &mut Checks) {
         let mut finding = Finding::new(code::VIOLATION, Severity::Error, &subject, title)
             .with("client_segment", first.client_segment.as_str())
             .with("server_segment", first.server_segment.as_str())
+            .with("reason", reason.as_str())
             .with("connections", count)
             .with("port", u64::from(port));
         finding.since = events.iter().map(|event| event.first_seen).min();
-        finding.remediation = Some(format!(
-            "stop {client}, or allow it: add \"{} -> {}\" to segments.allow",
-            first.client_segment, first.server_segment
-        ));
+        finding.remediation = Some(remediation);
         checks.found.push(Found {
             finding,
             clients: vec![client],

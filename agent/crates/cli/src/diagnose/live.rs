@@ -301,7 +301,8 @@ impl Answers {
                 .is_ok_and(|server: IpAddr| addresses.iter().any(|address| address.ip() == server));
             let is_server =
                 (&one.server_namespace, &one.server) == (&pair.server.namespace, &pair.server.name);
-            one.port == pair.port
+            one.reason == api_types::ViolationReason::NotAllowed
+                && one.port == pair.port
                 && (&one.client_namespace, &one.client) == (&client.namespace, &client.name)
                 && (is_server || is_address)
         };

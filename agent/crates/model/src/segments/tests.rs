@@ -121,6 +121,26 @@ fn contradictions_name_both_declarations() {
 }
 
 #[test]
+fn each_rule_that_requires_tls_holds_whatever_others_say() {
+    let tls = |rule: &str| Declared::RequireTls(rule.parse().expect("a rule"));
+    let mut declared = declarations();
+    declared.extend([tls("* -> database"), tls("outside -> frontend"), tls("backend -> database")]);
+    let policy = Policy::new(declared).expect("no contradiction");
+    let segment = |name: &str| policy.segments().find(|one| *policy.name(*one) == *name);
+    let check = |client, server, expected| {
+        let (client, server) = (segment(client).flatten(), segment(server).flatten());
+        assert_eq!(policy.requires_tls(client, server), expected, "{client:?} {server:?}");
+    };
+    check("frontend", "database", true);
+    check("database", "database", true);
+    check("frontend", "backend", false);
+    check("elsewhere", "database", false);
+    check("elsewhere", "frontend", true);
+    let unknown = Policy::new(vec![network("a", "10.0.0.0/8"), tls("a -> b")]).expect_err("no b");
+    assert_eq!(unknown.second, 1);
+}
+
+#[test]
 fn a_rule_reads_as_it_is_written() {
     for text in ["a -> b", "* -> b", "outside -> *"] {
         assert_eq!(text.parse::<Rule>().expect("a rule").to_string(), text);

@@ -111,6 +111,55 @@ fn what_is_allowed_or_outside_is_seen_and_no_violation() {
 }
 
 #[test]
+fn a_connection_in_plain_text_violates_where_tls_is_required_once() {
+    let mut declared = declarations();
+    let tls = "backend -> database".parse().expect("a rule");
+    declared.push(crate::segments::Declared::RequireTls(tls));
+    let mut world = World::with(Policy::new(declared).expect("valid"));
+    // Opened, in plain text, encrypted; the rest of an unknown protocol.
+    let both = |opened, plain, encrypted| {
+        let mut server = edge(4, ROLE_SERVER, "172.22.0.2", "172.21.0.2", opened);
+        let counters = Arc::make_mut(&mut server.counters);
+        let of = |protocol| response::STATUSES + (protocol - response::FIRST_PROTOCOL) as usize;
+        counters.responses[of(response::POSTGRESQL)] = plain;
+        counters.responses[of(response::TLS)] = encrypted;
+        counters.responses[of(response::OTHER)] = opened - plain - encrypted;
+        [server, edge(5, ROLE_CLIENT, "172.21.0.2", "172.22.0.2", opened)]
+    };
+    let labels = labels("api", "db");
+    for _ in 0..3 {
+        assert!(world.drain(&both(2, 0, 1), &labels).events.is_empty());
+    }
+    let events = world.drain(&both(5, 3, 1), &labels).events;
+    assert_eq!(events.len(), 1);
+    assert_eq!((events[0].between.reason, events[0].connections), (Reason::Plaintext, 3));
+    assert!(world.drain(&both(6, 4, 1), &labels).events.is_empty(), "the same event");
+    let view = world.0.view();
+    let rows: Vec<_> = view.rows.iter().map(|(between, n)| (between.reason, *n)).collect();
+    assert_eq!(rows, [(Reason::Plaintext, 4)]);
+    assert_eq!(view.cells, [((Some(1), Some(2)), 6)]);
+}
+
+#[test]
+fn a_connection_can_violate_for_both_reasons() {
+    let mut declared = declarations();
+    let tls = "* -> database".parse().expect("a rule");
+    declared.push(crate::segments::Declared::RequireTls(tls));
+    let mut world = World::with(Policy::new(declared).expect("valid"));
+    // Its client is on another host, so the server's side evaluates all of it.
+    let mut server = edge(4, ROLE_SERVER, "172.22.0.2", "172.20.0.2", 2);
+    Arc::make_mut(&mut server.counters).responses[response::STATUSES] = 1;
+    let labels = labels("web", "db");
+    for _ in 0..3 {
+        world.drain(std::slice::from_ref(&server), &labels);
+    }
+    let view = world.0.view();
+    let rows: Vec<_> = view.rows.iter().map(|(between, n)| (between.reason, *n)).collect();
+    assert_eq!(rows, [(Reason::NotAllowed, 2), (Reason::Plaintext, 1)]);
+    assert_eq!(view.events.len(), 2);
+}
+
+#[test]
 fn a_late_name_makes_what_came_before_a_violation_once() {
     let mut declared = declarations();
     declared.push(crate::segments::Declared::Service("frontend".into(), "web".into()));

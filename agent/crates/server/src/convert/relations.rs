@@ -2,12 +2,12 @@
 
 use api_types::{
     Backend, Balance, BalanceGroup, Distribution, Map, MapEdge, MapNode, Segment, SegmentEvent,
-    SegmentPair, Segments, Timestamp, Violation, Window,
+    SegmentPair, Segments, Timestamp, Violation, ViolationReason, Window,
 };
 use model::balance::{self, TOLERANCE};
 use model::map::{Graph, Link, Traffic};
 use model::relations::{Ends, ServiceName};
-use model::segments::{Declared, Policy, Verdict};
+use model::segments::{Declared, Policy, Reason, Verdict};
 use model::snapshot::Snapshot;
 use model::violations::{Between, Event, SegmentsView};
 
@@ -67,6 +67,7 @@ pub fn segments(snapshot: &Snapshot, view: &SegmentsView) -> Segments {
                     client_segment: policy.name(client).to_string(),
                     server_segment: policy.name(server).to_string(),
                     verdict: verdict.to_api(),
+                    require_tls: policy.requires_tls(client, server),
                     connections,
                 });
             }
@@ -162,9 +163,10 @@ fn backend(share: balance::Share) -> Backend {
 }
 
 fn violation((between, connections): &(Between, u64)) -> Violation {
-    let Between { client_segment, server_segment, ends } = between;
+    let Between { reason, client_segment, server_segment, ends } = between;
     let Ends { client, client_namespace, server, server_namespace, port } = ends;
     Violation {
+        reason: reason.to_api(),
         client_segment: client_segment.to_string(),
         server_segment: server_segment.to_string(),
         client: client.to_string(),
@@ -194,12 +196,24 @@ impl ToApi for balance::Spread {
     }
 }
 
+impl ToApi for Reason {
+    type Shape = ViolationReason;
+
+    fn to_api(&self) -> ViolationReason {
+        match self {
+            Self::NotAllowed => ViolationReason::NotAllowed,
+            Self::Plaintext => ViolationReason::Plaintext,
+        }
+    }
+}
+
 impl ToApi for Event {
     type Shape = SegmentEvent;
 
     fn to_api(&self) -> SegmentEvent {
-        let Between { client_segment, server_segment, ends } = &self.between;
+        let Between { reason, client_segment, server_segment, ends } = &self.between;
         SegmentEvent {
+            reason: reason.to_api(),
             first_seen: Timestamp::from_seconds(self.first_seconds),
             last_seen: Timestamp::from_seconds(self.last_seconds),
             client_segment: client_segment.to_string(),

@@ -241,9 +241,10 @@ impl Page<'_> {
         match segments.violations.iter().find(is_it) {
             Some(one) => {
                 let said = format!(
-                    "✗ {} → {}: not allowed ({} connections since the start)",
+                    "✗ {} → {}: {} ({} connections since the start)",
                     one.client_segment,
                     one.server_segment,
+                    one.reason.as_str(),
                     words::count(one.connections)
                 );
                 lines.extend(labelled("SEGMENT", &said, self.room, of_mark(Mark::Error)));

@@ -9,7 +9,7 @@ use super::Of;
 use crate::rows::{Fields, Item, Mark, Row, Table, number, text};
 
 pub(super) const HELP: &[&str] = &[
-    "✗ connections that the rules do not allow, by their ends, since the agent started",
+    "✗ connections that violate the rules, by their ends, since the agent started",
     "✓ pairs of segments with allowed connections; · no rule is about them, or none were seen",
 ];
 
@@ -40,11 +40,12 @@ pub(super) fn table<'a>(looks: &[Of<'a>]) -> Table<'a> {
 }
 
 fn violation(host: usize, one: &Violation) -> Row<'_> {
-    let Violation { client_segment, server_segment, client, client_namespace, .. } = one;
+    let Violation { reason, client_segment, server_segment, client, client_namespace, .. } = one;
     let Violation { server, server_namespace, port, connections, .. } = one;
     let client_name = words::full_name(client_namespace, client);
     let server_name = words::full_name(server_namespace, server);
-    let key = format!("{client_segment} {server_segment} {client_name} {server_name} {port}");
+    let key =
+        format!("{reason:?} {client_segment} {server_segment} {client_name} {server_name} {port}");
     let cells = vec![
         Mark::Error.as_char().to_string(),
         client_segment.clone(),
@@ -53,7 +54,7 @@ fn violation(host: usize, one: &Violation) -> Row<'_> {
         server_name,
         port.to_string(),
         words::count(*connections),
-        "not allowed".to_owned(),
+        reason.as_str().to_owned(),
     ];
     let fields = Fields::default()
         .service(TextField::Client, client_namespace, client)
@@ -73,7 +74,7 @@ fn violation(host: usize, one: &Violation) -> Row<'_> {
 }
 
 fn pair(host: usize, one: &SegmentPair) -> Row<'_> {
-    let SegmentPair { client_segment, server_segment, verdict, connections } = one;
+    let SegmentPair { client_segment, server_segment, verdict, connections, require_tls: _ } = one;
     let (mark, said) = match (verdict, connections) {
         (SegmentVerdict::Allowed, 0) => (Mark::Idle, "allowed"),
         (SegmentVerdict::Allowed, _) => (Mark::Ok, "allowed"),

@@ -99,7 +99,7 @@ pub(super) fn segments(answers: &Answers) -> String {
         vec![
             pair.client_segment.clone(),
             pair.server_segment.clone(),
-            verdict.to_owned(),
+            if pair.require_tls { format!("{verdict}, TLS required") } else { verdict.to_owned() },
             human::count(pair.connections),
         ]
     });
