@@ -3,9 +3,7 @@
 //! One dump per address family. The kernel gives every socket it shows a cookie
 //! (`sock_diag_save_cookie`, net/core/sock_diag.c), by which the kernel half identifies it.
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use agent_common::address::{self, Address};
 use netlink_packet_core::{
@@ -16,10 +14,11 @@ use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
 use netlink_packet_sock_diag::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
-use rustix::io::retry_on_intr;
-use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{
-    self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+use rustix::net::netlink::SOCK_DIAG;
+
+pub use super::netlink::DiagError;
+use super::netlink::{
+    BUFFER, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, open, receive, send,
 };
 
 /// States, include/net/tcp_states.h.
@@ -36,18 +35,10 @@ pub const CLOSE: u8 = 7;
 /// Waits for connections.
 pub const LISTEN: u8 = 10;
 
-/// One dump's datagrams are at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
-pub(super) const BUFFER: usize = 256 * 1024;
-/// Size of the receive buffer; the kernel pauses a dump that finds no room.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Sockets appeared or vanished during the dump, so it may be incomplete.
 const ATTEMPTS: u32 = 3;
-const PATIENCE: Duration = Duration::from_secs(5);
 
-// Message types and flags every netlink family has, and an attribute (include/uapi/linux).
-pub(super) const NLMSG_ERROR: u16 = 2;
-pub(super) const NLMSG_DONE: u16 = 3;
-pub(super) const NLMSG_OVERRUN: u16 = 4;
+// A flag of dumps, and an attribute (include/uapi/linux).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Size of `struct inet_diag_msg`, which precedes the attributes.
@@ -101,20 +92,6 @@ pub struct Dump {
     pub interrupted: bool,
 }
 
-/// Why a dump failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DiagError {
-    /// The netlink socket failed.
-    #[error("netlink: {0}")]
-    Socket(#[from] io::Error),
-    /// The kernel refused; ENOENT means that it was built without `tcp_diag`.
-    #[error("the kernel refused the list: {0}")]
-    Refused(io::Error),
-    /// The response was truncated or lost.
-    #[error("the kernel's answer was cut short")]
-    Truncated,
-}
-
 /// Lists the TCP sockets of the network namespace that the calling thread is in.
 pub fn dump() -> Result<Dump, DiagError> {
     dump_of(IPPROTO_TCP, &StateFlags::all(), (0, 0))
@@ -142,7 +119,7 @@ pub fn dump_ports() -> Result<Dump, DiagError> {
 fn dump_of(protocol: u8, states: &StateFlags, ports: (u16, u16)) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let socket = open(netlink::SOCK_DIAG)?;
+        let socket = open(SOCK_DIAG)?;
         for attempt in 1..=ATTEMPTS {
             let request = request(family, protocol, states.clone(), ports, attempt);
             let family_answer = ask(&socket, &request, protocol, attempt)?;
@@ -200,17 +177,6 @@ pub fn read_datagram(
         }
     }
     Ok(false)
-}
-
-/// The result at the start of NLMSG_DONE and NLMSG_ERROR: zero or a negative errno. Old kernels
-/// end a dump without any.
-pub(super) fn finished(payload: &[u8]) -> Result<(), DiagError> {
-    match payload.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes)) {
-        Some(code) if code < 0 => {
-            Err(DiagError::Refused(io::Error::from_raw_os_error(code.saturating_neg())))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl SocketEntry {
@@ -277,39 +243,11 @@ fn request(
     bytes
 }
 
-/// A netlink socket in the namespace of the calling thread; without a protocol, of rtnetlink.
-pub(super) fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<OwnedFd> {
-    let socket = net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        protocol.into(),
-    )?;
-    // A small buffer is only slower, so failures are ignored.
-    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER));
-    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    Ok(socket)
-}
-
-/// Sends one request.
-pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    net::send(socket, request, SendFlags::empty())?;
-    Ok(())
-}
-
-/// Receives one datagram.
-pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DiagError> {
-    // With MSG_TRUNC the length is the datagram's, even if the buffer cannot hold it.
-    let (_, length) = retry_on_intr(|| net::recv(socket, &mut *buffer, RecvFlags::TRUNC))
-        .map_err(io::Error::from)?;
-    buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rustix::net::sockopt;
     use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
     use std::os::fd::AsFd;
 

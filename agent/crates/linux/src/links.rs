@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
 use rustix::net::Protocol;
 
-use super::diag::{self, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
+use super::netlink::{
+    BUFFER, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, open, receive, send,
+};
 
 // include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h and net_namespace.h.
 const NEW_LINK: u16 = 16;
@@ -126,11 +128,11 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
 
 /// Sends a request, and gives the payload of every message of a kind to `each`.
 fn exchange(request: &[u8], kind: u16, mut each: impl FnMut(&[u8])) -> Result<(), DiagError> {
-    let socket = diag::open(ROUTE)?;
-    diag::send(&socket, request)?;
-    let mut buffer = vec![0; diag::BUFFER];
+    let socket = open(ROUTE)?;
+    send(&socket, request)?;
+    let mut buffer = vec![0; BUFFER];
     loop {
-        let datagram = diag::receive(&socket, &mut buffer)?;
+        let datagram = receive(&socket, &mut buffer)?;
         if read_datagram(datagram, kind, &mut each)? {
             return Ok(());
         }
@@ -150,7 +152,7 @@ fn read_datagram(
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         match message.message_type() {
             // An error of 0 is the acknowledgement.
-            NLMSG_DONE | NLMSG_ERROR => return diag::finished(payload).map(|()| true),
+            NLMSG_DONE | NLMSG_ERROR => return finished(payload).map(|()| true),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),
             it if it == kind => each(payload),
             _ => {}
