@@ -6,11 +6,12 @@
 use std::fs;
 
 use agent_common::address::{self, Address};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
 use rustix::net::netlink::NETFILTER;
 
 use super::netlink::{
-    BUFFER, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, open, receive, send,
+    BUFFER, DiagError, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open,
+    receive, send,
 };
 
 // include/uapi/linux/netfilter/nfnetlink.h: the subsystem is the high byte of a message's type.
@@ -111,15 +112,11 @@ pub fn read_datagram(
     sequence: u32,
     each: &mut impl FnMut(Tracked),
 ) -> Result<bool, DiagError> {
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
-        let length = message.length() as usize;
-        let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        if message.sequence_number() != sequence {
+    while let Some(Message { kind, sequence: of, payload, .. }) = next(&mut bytes)? {
+        if of != sequence {
             continue;
         }
-        match message.message_type() {
+        match kind {
             NLMSG_DONE => return finished(payload).map(|()| true),
             NLMSG_ERROR => return finished(payload).and(Err(DiagError::Truncated)),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 
 use agent_common::address::{self, Address};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NlasIterator, Parseable as _,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    Parseable as _,
 };
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
@@ -18,7 +18,7 @@ use rustix::net::netlink::SOCK_DIAG;
 
 pub use super::netlink::DiagError;
 use super::netlink::{
-    BUFFER, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, open, receive, send,
+    BUFFER, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open, receive, send,
 };
 
 /// States, include/net/tcp_states.h.
@@ -155,17 +155,13 @@ pub fn read_datagram(
     sequence: u32,
     answer: &mut Dump,
 ) -> Result<bool, DiagError> {
-    while !bytes.is_empty() {
-        // A length that is wrong leaves no way to find the next message.
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
-        let length = message.length() as usize;
-        let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        if message.sequence_number() != sequence {
+    while let Some(message) = next(&mut bytes)? {
+        if message.sequence != sequence {
             continue; // The rest of an answer that was given up.
         }
-        answer.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-        match message.message_type() {
+        let payload = message.payload;
+        answer.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+        match message.kind {
             NLMSG_DONE => return finished(payload).map(|()| true),
             NLMSG_ERROR => return finished(payload).and(Err(DiagError::Truncated)),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),

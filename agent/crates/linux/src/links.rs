@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
 use rustix::net::Protocol;
 
 use super::netlink::{
-    BUFFER, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, open, receive, send,
+    BUFFER, DiagError, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open,
+    receive, send,
 };
 
 // include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h and net_namespace.h.
@@ -145,16 +146,12 @@ fn read_datagram(
     kind: u16,
     each: &mut impl FnMut(&[u8]),
 ) -> Result<bool, DiagError> {
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
-        let length = message.length() as usize;
-        let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        match message.message_type() {
+    while let Some(Message { kind: it, payload, .. }) = next(&mut bytes)? {
+        match it {
             // An error of 0 is the acknowledgement.
             NLMSG_DONE | NLMSG_ERROR => return finished(payload).map(|()| true),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),
-            it if it == kind => each(payload),
+            _ if it == kind => each(payload),
             _ => {}
         }
     }

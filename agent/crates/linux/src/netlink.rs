@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use netlink_packet_core::NetlinkBuffer;
 use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -34,6 +35,14 @@ pub enum DiagError {
     Truncated,
 }
 
+/// One message of a datagram.
+pub(super) struct Message<'a> {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) sequence: u32,
+    pub(super) payload: &'a [u8],
+}
+
 /// A netlink socket in the namespace of the calling thread; without a protocol, of rtnetlink.
 pub(super) fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<OwnedFd> {
     let socket = net::socket_with(
@@ -61,6 +70,21 @@ pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a 
     let (_, length) = retry_on_intr(|| net::recv(socket, &mut *buffer, RecvFlags::TRUNC))
         .map_err(io::Error::from)?;
     buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated)
+}
+
+/// Takes the first message of a datagram off `bytes`; `None` at the end.
+pub(super) fn next<'a>(bytes: &mut &'a [u8]) -> Result<Option<Message<'a>>, DiagError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    // A length that is wrong leaves no way to find the next message.
+    let message = NetlinkBuffer::new_checked(*bytes).map_err(|_| DiagError::Truncated)?;
+    let length = message.length() as usize;
+    let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
+    let (kind, flags) = (message.message_type(), message.flags());
+    let sequence = message.sequence_number();
+    *bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Ok(Some(Message { kind, flags, sequence, payload }))
 }
 
 /// The result at the start of NLMSG_DONE and NLMSG_ERROR: zero or a negative errno. Old kernels

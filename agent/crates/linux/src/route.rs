@@ -8,10 +8,10 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_REQUEST, NlasIterator};
 
 use crate::netlink::{
-    BUFFER, DiagError, NLMSG_ERROR, NLMSG_OVERRUN, finished, open, receive, send,
+    BUFFER, DiagError, Message, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open, receive, send,
 };
 
 const NEW_LINK: u16 = 16;
@@ -247,13 +247,12 @@ fn ask(socket: &OwnedFd, request: &[u8], expected: u16) -> Result<Vec<u8>, DiagE
 }
 
 /// The body of the first message of a datagram.
-fn body(datagram: &[u8], expected: u16) -> Result<&[u8], DiagError> {
-    let message = NetlinkBuffer::new_checked(datagram).map_err(|_| DiagError::Truncated)?;
-    let payload = datagram.get(16..message.length() as usize).ok_or(DiagError::Truncated)?;
-    match message.message_type() {
+fn body(mut datagram: &[u8], expected: u16) -> Result<&[u8], DiagError> {
+    let Message { kind, payload, .. } = next(&mut datagram)?.ok_or(DiagError::Truncated)?;
+    match kind {
         NLMSG_ERROR => finished(payload).and(Err(DiagError::Truncated)),
         NLMSG_OVERRUN => Err(DiagError::Truncated),
-        kind if kind == expected => Ok(payload),
+        _ if kind == expected => Ok(payload),
         _ => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
     }
 }
