@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use super::server::{Message, Question, Record};
-use super::{
-    ANSWER_WITHIN, V4, V6, agent, by_address, expect, ip, ledger, named, pair, server, source,
+use super::scene::{
+    ANSWER_WITHIN, V4, V6, agent, by_address, expect, ip, ledger, named, pair, source,
 };
+use super::server::{self, Message, Question, Record};
 use crate::facts::patience;
 use crate::namespace::Pair;
 use crate::net;
