@@ -158,7 +158,7 @@ fn is_beginning(command: &[u8; 16]) -> bool {
     command.first() == Some(&b'(')
 }
 
-/// Whether programs of this name open sockets for others, and serve nobody themselves.
+/// Whether programs of this name open sockets for others and do not serve any themselves.
 pub fn is_activator(command: &[u8; 16]) -> bool {
     let end = command.iter().position(|byte| *byte == 0).unwrap_or(command.len());
     ACTIVATORS.iter().any(|name| command.get(..end) == Some(name.as_bytes()))

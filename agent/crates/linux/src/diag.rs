@@ -75,9 +75,9 @@ pub struct SocketEntry {
     pub remote_port: u16,
     /// User id of the socket's creator.
     pub uid: u32,
-    /// Bytes that were not read; of a listener connections that wait for accept().
+    /// Bytes not read yet; for a listener, connections that wait for accept().
     pub receive_queue: u32,
-    /// Bytes that were not acknowledged; of a listener how many connections may wait.
+    /// Bytes not acknowledged yet; for a listener, how many connections may wait.
     pub send_queue: u32,
 }
 
@@ -86,7 +86,7 @@ pub struct SocketEntry {
 pub struct Dump {
     /// The sockets, IPv4 first.
     pub entries: Vec<SocketEntry>,
-    /// Messages that made no sense and were left out.
+    /// Messages that could not be parsed.
     pub unreadable: u32,
     /// Every attempt was interrupted: a socket may be missing.
     pub interrupted: bool,

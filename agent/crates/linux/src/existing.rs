@@ -17,7 +17,7 @@ use super::namespaces::{self, Namespace};
 use super::probes::{Failure, Kind, Probes};
 use super::{Problem, addresses, ephemeral, namespace_names, procfs};
 
-/// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
+/// Number of processes whose arguments are read at a time: fewer than the queue of probes holds.
 const AT_A_TIME: usize = 512;
 
 /// Sockets, namespaces and addresses of this host.
@@ -25,10 +25,10 @@ const AT_A_TIME: usize = 512;
 pub struct Survey {
     /// Every network namespace that could be found, the agent's own first.
     pub namespaces: Vec<Namespace>,
-    /// Names that root has given to some of them, by inode.
+    /// Names that root gave some of them, by inode.
     pub names: HashMap<u32, String>,
-    /// Cookies of those that could be entered, by inode: a number that a namespace leaves is soon
-    /// another's, a cookie never.
+    /// Cookies of those that could be entered, by inode. An inode number is soon reused, a cookie
+    /// never.
     pub cookies: HashMap<u32, u64>,
     /// Changes with the mounts of namespaces.
     pub mounts: u64,
@@ -73,7 +73,7 @@ pub struct Found {
 /// took 150 ms, two thirds of it reading the links in /proc/PID/fd.
 pub fn survey() -> Found {
     let (mut namespaces, problems) = namespaces::all();
-    // There may be many that users have made, and much to say of them.
+    // Those that users made come last: there may be many, each with problems to report.
     namespaces.sort_by_cached_key(|namespace| namespace.user().is_some());
     let mut survey = Survey { problems, ..Survey::of_names() };
     let mut entries = Vec::new();
@@ -123,7 +123,7 @@ fn look(mut survey: Survey, known: &[Held]) -> Survey {
             survey.ephemeral.extend(used.map(|used| (inode, used)));
             survey.cookies.extend(cookie.map(|cookie| (inode, cookie)));
         } else if let Ok(local) = namespaces::addresses(namespace) {
-            // Not said: which of them are on a loopback interface.
+            // Which of them are on a loopback interface is unknown.
             let local = local.into_iter().map(|local| (local, false));
             survey.addresses.extend(collector.of(namespace, local));
         } else {
@@ -138,8 +138,8 @@ fn look(mut survey: Survey, known: &[Held]) -> Survey {
 // === impl Found ===
 
 impl Found {
-    /// Has `probes` read the arguments of interpreters, and waits for them until `patience` is over.
-    /// Where they are late, the sockets belong to the interpreter as if it had none.
+    /// Lets `probes` read the arguments of interpreters, and waits for them at most `patience`. If
+    /// they are late, the sockets belong to the interpreter as if it had no arguments.
     pub fn complete(self, probes: &Probes, patience: Duration) -> Survey {
         let Self { mut survey, entries, mut holders } = self;
         let limit = Instant::now() + patience;
@@ -162,7 +162,7 @@ impl Found {
             for (tgid, answer) in asked {
                 match answer.wait_until(limit) {
                     Ok(argv) => drop(arguments.insert(tgid, argv)),
-                    // It has ended, or may not be looked at.
+                    // It has exited, or may not be inspected.
                     Err(Failure::Failed(_)) => {}
                     Err(Failure::Deadline | Failure::NotBegun | Failure::QueueFull) => late += 1,
                 }
@@ -185,7 +185,7 @@ impl Found {
 }
 
 impl Survey {
-    /// Nothing but how network namespaces are called, and whose cgroups are.
+    /// Only the names of network namespaces and the users of delegated cgroups.
     fn of_names() -> Self {
         let host = namespaces::host().ok().map(|host| host.inode);
         let (names, mounts) = namespace_names::read();

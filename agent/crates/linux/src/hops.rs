@@ -30,7 +30,7 @@ pub enum Hop {
         /// What the ICMP message says.
         why: &'static str,
     },
-    /// Nobody answered in time.
+    /// No answer in time.
     Silent,
 }
 
@@ -262,7 +262,7 @@ mod tests {
         // Behind another control message.
         let other = message(libc::SOL_SOCKET, 29, [0; 3], v4);
         assert_eq!(read(&[other, of_v4(11, 0)].concat()), Some(Hop::Router(v4)));
-        // An error of this host itself is none of a hop.
+        // An error of this host is not one of a hop.
         assert_eq!(read(&message(libc::IPPROTO_IP, libc::IP_RECVERR, [1, 0, 0], v4)), None);
     }
 

@@ -62,8 +62,8 @@ impl Namespace {
         owner(&self.file).ok().filter(|owner| *owner != own)
     }
 
-    /// The user who can have made it, and any number of others: who made the outermost user namespace
-    /// that it is below, if that is another one than the agent's own.
+    /// The user who made the outermost user namespace above it, if that is not the agent's own:
+    /// this user can make any number of network namespaces.
     pub fn user(&self) -> Option<u32> {
         outermost_maker(related(&self.file, libc::NS_GET_USERNS).ok()?)
     }

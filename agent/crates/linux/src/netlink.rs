@@ -1,4 +1,4 @@
-//! A netlink socket, for every family that is spoken here: `sock_diag`, rtnetlink, netfilter.
+//! The netlink socket that `sock_diag`, rtnetlink and netfilter share, and the messages on it.
 
 use std::io;
 use std::os::fd::OwnedFd;

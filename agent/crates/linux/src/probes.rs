@@ -1,4 +1,5 @@
-//! Lookups in /proc, other namespaces and sockets, on threads that the core never waits for.
+//! Lookups in /proc, other namespaces and sockets, on threads so that the core never waits for
+//! them.
 //!
 //! A tenant can block a lookup: with arguments in a mapped file of its own FUSE file system, or
 //! with a million sockets in a namespace. So the core loop hands each lookup to a thread of this
@@ -30,7 +31,7 @@ pub enum Failure {
     /// It took too long.
     #[error("timed out")]
     Deadline,
-    /// Others took so long that it was not begun in time.
+    /// Other lookups took so long that this one did not start in time.
     #[error("not begun in time")]
     NotBegun,
     /// The queue was full.

@@ -73,7 +73,7 @@ pub enum Neighbour {
     Unknown,
     /// It has one.
     Found,
-    /// It was asked for, and nobody answered.
+    /// It was asked for, and did not answer.
     Silent,
 }
 

@@ -1,4 +1,4 @@
-//! Role and owner of each pre-existing socket, from the list of all of them.
+//! Role and owner of each pre-existing socket, derived from the list of all sockets.
 
 use agent_common::address;
 use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
@@ -10,7 +10,7 @@ use super::Socket;
 use crate::diag::{self, SocketEntry};
 use crate::holders::Holder;
 
-/// Decides role and owner of every socket that is worth taking over.
+/// Decides role and owner of every socket that is worth adopting.
 pub(super) fn decide(
     entries: &[(u32, SocketEntry)],
     holders: &HashMap<u32, Holder>,

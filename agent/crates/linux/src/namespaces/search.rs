@@ -75,7 +75,7 @@ impl Search {
         }
     }
 
-    /// A process shows its own namespace, and that there is a mount namespace.
+    /// Notes the network namespace and the mount namespace of a process.
     pub(super) fn visit(&mut self, tgid: u32) {
         let path = format!("/proc/{tgid}/ns/net");
         match fs::metadata(&path) {

@@ -7,8 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use agent_common::share::MAX_NESTED;
 
-/// Who made the outermost user namespace that a process is in, if that is another one than the
-/// agent's own.
+/// The user who made the outermost user namespace of a process, if that is not the agent's own.
 pub(crate) fn user_namespace_maker(tgid: u32) -> Option<u32> {
     outermost_maker(File::open(format!("/proc/{tgid}/ns/user")).ok()?)
 }
@@ -23,8 +22,8 @@ pub(super) fn owner(namespace: &File) -> io::Result<u64> {
     Ok(related(namespace, libc::NS_GET_USERNS)?.metadata()?.ino())
 }
 
-/// Who made the outermost of a user namespace and those above it, below the agent's own; `None` for
-/// that itself.
+/// The user who made the outermost of a user namespace and its ancestors below the agent's own;
+/// `None` for the agent's own.
 pub(super) fn outermost_maker(mut users: File) -> Option<u32> {
     let own = own_user_namespace()?;
     let mut user = None;
