@@ -1,10 +1,10 @@
 //! What a cgroup path says about its processes: the container, the pod, the systemd unit.
 //!
 //! Only names that root chose count: those of a runtime or of systemd, down to the first directory
-//! that was given to a user ([`Delegation`]). Below it a user makes cgroups of any name, and they
-//! say nothing but what is of that user anyway: the units of a user's manager, in a namespace of
-//! that user; the containers of a user's engine, for an engine of that user. Of nested containers
-//! and units the outermost counts, because root inside it may have made the inner ones.
+//! that was given to a user ([`Delegation`]). Below it a user can make cgroups of any name, so they
+//! count only for what belongs to that user anyway: the units of a user's manager, in a namespace
+//! of that user; the containers of a user's engine, for an engine of that user. Of nested
+//! containers and units the outermost counts, because root inside it may have made the inner ones.
 
 mod container;
 mod unit;
@@ -49,7 +49,7 @@ impl CgroupInfo {
             None => (path, ""),
         };
         let container = container_id(made);
-        // What is in a container is not a runtime's any more.
+        // Paths inside a container are not the runtime's.
         let outside = container.and_then(|(_, end)| made.get(..end)).unwrap_or(made);
         let machine = machine(outside);
         let rootless =
@@ -71,7 +71,7 @@ impl CgroupInfo {
         Some(Service::new(id.get(..SHORT_DIGITS)?, Source::Container))
     }
 
-    /// The identity of the pod or container, which a source that lists it gives it too.
+    /// The identity of the pod or container, the same as in a source that lists it.
     pub fn entity(&self) -> Option<Entity> {
         self.pod.as_deref().or(self.container.as_deref()).map(Entity::of)
     }
@@ -86,7 +86,7 @@ fn upper(path: &str) -> &str {
     }
 }
 
-/// A path behind so many of its parts.
+/// Splits a path after this many parts.
 fn split(path: &str, parts: usize) -> (&str, &str) {
     let mut slashes = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0);
     match slashes.nth(parts.saturating_sub(1)) {

@@ -1,6 +1,6 @@
 //! What an interpreter runs, from its arguments: the script, module or class behind the flags.
 //!
-//! Web servers that load an application (`gunicorn shop.wsgi:app`) are called by it.
+//! A web server that loads an application (`gunicorn shop.wsgi:app`) is named after it.
 
 mod node;
 mod python;
@@ -104,7 +104,7 @@ fn in_directory(path: &str, script: &str) -> Option<ProgramName> {
 }
 
 fn java(arguments: &[String]) -> Option<ProgramName> {
-    // Files of further arguments are not read.
+    // Argument files (`@file`) are not read.
     let arguments: Vec<String> =
         arguments.iter().filter(|argument| !argument.starts_with('@')).cloned().collect();
     match JAVA.target(&arguments) {

@@ -96,7 +96,7 @@ impl Inventory {
         self.dropped += put(&mut self.pods, uid.into(), workload);
     }
 
-    /// An address that a container or pod has for itself. If two have it, it names neither.
+    /// An address of a single container or pod. If two have it, it names neither.
     pub fn add_address(&mut self, address: Address, workload: &Workload) {
         if address == address::UNSPECIFIED || address::to_ip(address).is_unspecified() {
             return;
@@ -154,7 +154,7 @@ impl Inventory {
         let in_pod = || pod.as_ref().and(self.in_pods.get(container.as_deref()?));
         let by_container = || self.containers.get(container.as_deref()?);
         let by_pod = || self.pods.get(pod.as_deref()?);
-        // A user names containers of that user only.
+        // The engine of a user names containers of that user only.
         let of_user = || {
             let (uid, id) = rootless.as_ref().filter(|(uid, _)| self.engine_of == Some(*uid))?;
             (*uid != 0).then(|| self.containers.get(id))?

@@ -15,8 +15,8 @@
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
 //! address is found first, as seen from the owner's; see [`Addresses::namespace_of`].
 //!
-//! Connections of one edge that have led to several services, or nobody knows where, cannot be told
-//! apart: then the edge has the name of the Service that was requested, or 6 or 7.
+//! Connections of one edge that have led to several services, or to an unknown place, cannot be
+//! told apart: then the edge has the name of the Service that was requested, or 6 or 7.
 
 use std::sync::Arc;
 
@@ -176,7 +176,7 @@ impl Remotes {
         std::mem::take(&mut self.missing)
     }
 
-    /// How many lists of connections were begun; none if there will be no more.
+    /// Number of lists of connections begun; `None` if there will be no more.
     pub(super) fn set_connection_lists(&mut self, begun: Option<u64>) {
         self.lists = begun;
     }

@@ -1,12 +1,13 @@
 //! Where the connections of clients went, as connection tracking has shown it so far.
 //!
 //! An edge keeps no ports of clients, so a connection is found in the list of the kernel
-//! ([`Routes`]) and counted for its client: for the owner whose note is under its port, else for the
-//! only client of that namespace that connects there. A connection leaves the kernel's list some
-//! minutes after its end, but its edge stays; so what was seen is kept as long as an edge needs it,
-//! up to a share for each namespace.
+//! ([`Routes`]) and attributed to its client: the owner whose note has its port, else the only
+//! client of that namespace that connects there. A connection leaves the kernel's list some minutes
+//! after its end, but its edge stays; so what was seen is kept as long as an edge needs it, up to a
+//! share for each namespace.
 //!
-//! For the other end the same connections say which client is behind an address that a backend sees.
+//! For the server's side, the same connections show which client is behind an address that a
+//! backend sees.
 
 mod intake;
 mod room;
@@ -48,11 +49,11 @@ pub(super) struct Way {
     pub backend: End,
     /// The namespace in which the connection was tracked last.
     pub netns: u32,
-    /// Who was found there last.
+    /// The service found there last.
     pub found: Option<Found>,
-    /// Different ones were found there.
+    /// Different services were found there.
     pub several: bool,
-    /// The list that had such a connection last.
+    /// The last list with such a connection.
     seen: u64,
     /// The collection in which an edge or a connection needed it last.
     needed: u64,
@@ -61,7 +62,7 @@ pub(super) struct Way {
 /// Where a client's connections to an address went.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// No translation is known of: to the address itself.
+    /// No known translation: to the address itself.
     Untranslated,
     /// To these places, by their positions in [`Translated::ways_mut`].
     Ways(Vec<usize>),
@@ -74,7 +75,7 @@ pub(super) enum Answer {
 pub(super) struct Callers {
     /// Known ones, by owner row, with their last names.
     pub known: HashMap<u32, Found>,
-    /// Connections of unknown ones.
+    /// Connections of unknown clients.
     unknown: HashSet<Unexplained>,
     /// Whether there are more unknown ones.
     has_many: bool,
@@ -107,7 +108,7 @@ pub(super) trait Clients {
     fn is_tenants(&self, netns: u32) -> bool;
 }
 
-/// The memory.
+/// What was seen so far.
 #[derive(Default)]
 pub(super) struct Translated {
     number: u64,
@@ -117,7 +118,7 @@ pub(super) struct Translated {
     callers: HashMap<ServerEdge, Callers>,
     of_namespace: HashMap<u32, usize>,
     entries: usize,
-    /// Namespaces of which something found no room.
+    /// Namespaces with entries that did not fit.
     incomplete: HashSet<u32>,
     fronts: HashSet<End>,
     dropped: u64,
@@ -126,7 +127,7 @@ pub(super) struct Translated {
 // === impl Translated ===
 
 impl Translated {
-    /// A collection begins; takes in the last list, unless it did before.
+    /// Begins a collection: takes in the last list, unless that was done before.
     pub(super) fn learn(&mut self, routes: &Routes, clients: &impl Clients) {
         self.round += 1;
         if routes.number == self.number {
@@ -134,7 +135,7 @@ impl Translated {
         }
         self.number = routes.number;
         self.forget();
-        // What is known explains the rest.
+        // Known connections explain the others.
         let is_known = |route: &&Route| route.owner.is_some_and(|of| clients.of_row(of).is_some());
         let (known, rest): (Vec<_>, Vec<_>) = routes.routes.iter().partition(is_known);
         for route in known.into_iter().chain(rest) {
@@ -178,7 +179,8 @@ impl Translated {
         let own: Vec<_> = of(|of, owner| of == Some(owner)).collect();
         let unknown: Vec<_> = of(|of, _| of.is_none()).collect();
         let others: Vec<_> = of(|of, owner| of.is_some_and(|of| of != owner)).collect();
-        // A connection of nobody known is one of another client that was seen to go there.
+        // A connection without a known client may be one of another client that was seen to go
+        // there.
         let is_another = |way: &Way| others.iter().any(|(_, other)| other.backend == way.backend);
         let relevant: Vec<usize> = if !own.is_empty() {
             let unexplained = unknown.into_iter().filter(|(_, way)| !is_another(way));
@@ -205,7 +207,7 @@ impl Translated {
         self.ways.get_mut(&ClientEdge { netns, requested }).map_or(&mut [], Vec::as_mut_slice)
     }
 
-    /// An owner's row was given back: the next owner of it is another.
+    /// An owner's row was freed; its next owner is a different one.
     pub(super) fn forget_owner(&mut self, owner: u32) {
         self.ways.retain(|_, ways| {
             ways.retain(|way| way.owner != Some(owner));
@@ -230,7 +232,7 @@ impl Translated {
         Some(callers)
     }
 
-    /// Entries that found no room.
+    /// Number of entries that did not fit.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -248,9 +250,9 @@ impl Callers {
 // === impl Way ===
 
 impl Way {
-    /// Takes in who is found at the backend now. Of one without connections of late only the same
-    /// under a better name, as another may have its address by now; and nobody's provisional name
-    /// instead of a former one.
+    /// Takes in the service found at the backend now. Without recent connections only a better name
+    /// of the same service counts, because another one may have the address by now. A provisional
+    /// name of another service never replaces an earlier one.
     pub(super) fn update(&mut self, last_list: u64, found: Option<Found>) {
         let Some(found) = found else { return };
         let is_same = |known: &Found| {
@@ -266,7 +268,7 @@ impl Way {
         self.found = Some(found);
     }
 
-    /// Who answered, if that was one.
+    /// The service that answered, if it was a single one.
     pub(super) fn one(&self) -> Option<&Found> {
         self.found.as_ref().filter(|_| !self.several)
     }

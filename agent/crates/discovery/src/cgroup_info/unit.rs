@@ -4,7 +4,7 @@ use model::service::{Service, Source};
 
 /// The systemd unit of a path that root has `made` and others have continued with `rest`: the
 /// outermost service. Units of a machine have the machine as their namespace, units of a user's
-/// manager the user: there they may be called anything.
+/// manager the user: there they may have any name.
 pub(super) fn unit(made: &str, rest: &str, machine: Option<&str>) -> Option<Service> {
     let (mut namespace, mut found) = (String::new(), None);
     let (mut in_machine, mut in_manager) = (false, false);

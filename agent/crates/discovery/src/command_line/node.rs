@@ -33,8 +33,8 @@ pub(super) fn node(arguments: &[String]) -> Option<ProgramName> {
     }
 }
 
-/// `npm run start` and `npm start` → `npm start`; for yarn and pnpm alike. `None` if the command
-/// is none of them.
+/// `npm run start` and `npm start` → `npm start`; for yarn and pnpm alike. `None` for any other
+/// command.
 pub(crate) fn package_script(command: &str) -> Option<ProgramName> {
     let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
     let (tool, rest) = words.split_first()?;

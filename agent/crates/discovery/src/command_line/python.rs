@@ -37,7 +37,7 @@ pub(super) fn python_script(path: &str) -> Option<ProgramName> {
     in_directory(folder, "__main__.py").or_else(|| ProgramName::of(folder))
 }
 
-/// Application servers are called by the application they load: `uvicorn shop.web:app` is
+/// Application servers are named after the application they load: `uvicorn shop.web:app` is
 /// `shop.web`, as `python -m shop.web` is.
 fn python_application(program: &str, arguments: &[String]) -> Option<ProgramName> {
     let application = match program {
@@ -72,7 +72,7 @@ pub(crate) fn application_name(text: &str) -> Option<ProgramName> {
 }
 
 /// `module.path:attribute`, if that is the first argument that cannot be a flag's value.
-/// `localhost:8000` and `unix:/run/x` are none.
+/// `localhost:8000` and `unix:/run/x` are not applications.
 fn application(arguments: &[String]) -> Option<&str> {
     let mut is_doubtful = false;
     let argument = arguments.iter().find(|argument| {

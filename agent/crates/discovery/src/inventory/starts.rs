@@ -1,4 +1,5 @@
-//! Containers that an engine did not start because of a port, and which socket or container has it.
+//! Containers that an engine could not start because of a port, to name who wanted it and who has
+//! it.
 
 use std::net::IpAddr;
 
@@ -15,7 +16,7 @@ pub(super) struct FailedStart {
     workload: Workload,
 }
 
-/// A port that a container was to publish when it was not started.
+/// A port that a container was to publish, which was never started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RefusedStart {
     port: Port,
@@ -24,7 +25,8 @@ pub(super) struct RefusedStart {
     workload: Workload,
 }
 
-/// A container that the engine did not start, because it had given a port of it to another one.
+/// A container that the engine did not start because it had given one of its ports to another
+/// container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocated {
     /// The network namespace that the port is in.
@@ -68,7 +70,8 @@ impl Inventory {
         }
     }
 
-    /// Containers that were not started, because another container of the engine has a port of them.
+    /// Containers that were not started because another container of the engine has one of their
+    /// ports.
     pub fn allocated(&self) -> impl Iterator<Item = Allocated> {
         let published = |start: &RefusedStart| {
             let places = self.published.get(&start.port.number)?;

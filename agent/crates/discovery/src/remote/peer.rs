@@ -49,7 +49,7 @@ impl Remotes {
     }
 
     /// The client of this host whose connections a server sees under an address. A new connection
-    /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
+    /// whose addresses are not translated has its client's owner for a key, so it is not in this
     /// row; other programs that connect there are not candidates.
     fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
         let Self { translated, clients, addresses, .. } = self;

@@ -142,14 +142,14 @@ impl Sources {
         }
     }
 
-    /// It is not known where the connections of a client went: they should be listed again.
+    /// The destination of a client's connections is unknown: they should be listed again.
     pub fn request_connections(&self) {
         for source in self.sources.iter().filter(|source| source.name == CONNTRACK) {
             source.refresh.notify_one();
         }
     }
 
-    /// How many lists of connections were begun; none if there will be no more.
+    /// Number of lists of connections begun; `None` if there will be no more.
     pub fn connection_lists(&self) -> Option<u64> {
         let source = self.sources.iter().find(|source| source.name == CONNTRACK)?;
         let report = source.report.borrow();
@@ -194,7 +194,8 @@ impl Drop for Sources {
     }
 }
 
-/// The innermost error: the system's, if there is one; the others are words of libraries.
+/// The innermost error, which is the system's if there is one; the outer ones are messages of
+/// libraries.
 pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

@@ -1,4 +1,4 @@
-//! Keeping a source going: an absent one is looked for again, a failed one retried later and later.
+//! Keeps a source running: an absent one is looked for again, a failed one is retried with backoff.
 
 use std::time::Duration;
 

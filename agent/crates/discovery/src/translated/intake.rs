@@ -1,4 +1,5 @@
-//! What one list of connections says of both ends, and which client a connection without a note is of.
+//! Takes in a list of connections, for both ends, and finds the clients of connections without a
+//! note.
 
 use linux::conntrack::End;
 
@@ -7,7 +8,7 @@ use super::{
 };
 use crate::connections::Route;
 
-/// Unknown clients of a server's address that are kept apart.
+/// Maximum number of unknown clients that are kept apart per server's address.
 const MAX_UNKNOWN: usize = 16;
 
 impl Translated {
@@ -33,7 +34,7 @@ impl Translated {
         let Some(server) = clients.namespace_of(route.backend_netns, route.backend.0) else {
             return;
         };
-        // Who sees the client's own address is told by the client's note.
+        // A server that sees the client's own address knows it from the client's note.
         if route.differs_at_the_backend() {
             let edge = ServerEdge { netns: server, port: route.backend.1, client: route.seen_as };
             let is_own = clients.namespace_of(route.backend_netns, route.seen_as).is_some();
@@ -115,7 +116,8 @@ impl Translated {
         there.next().copied().filter(|_| there.next().is_none())
     }
 
-    /// Explains connections of earlier lists: of before the agent, whose edges came later.
+    /// Finds the clients of connections in earlier lists: those from before the agent's start,
+    /// whose edges came later.
     pub(super) fn explain_earlier(&mut self, clients: &impl Clients) {
         let unknown = |(edge, ways): (&ClientEdge, &Vec<Way>)| {
             let unknown = ways.iter().filter(|way| way.owner.is_none());

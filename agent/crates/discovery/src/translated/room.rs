@@ -20,8 +20,8 @@ impl Translated {
         true
     }
 
-    /// Makes room: for what no edge and no connection has needed for some time, and for places of
-    /// which the same is known as of later ones, as a Service changes its pods.
+    /// Makes room: drops what no edge and no connection has needed for some time, and places that a
+    /// later place of the same name replaces, as when a Service changes its pods.
     pub(super) fn forget(&mut self) {
         let oldest = self.round.saturating_sub(KEPT_ROUNDS);
         self.ways.retain(|_, ways| {
@@ -46,7 +46,7 @@ impl Translated {
             *self.of_namespace.entry(edge.netns).or_default() += 1;
         }
         self.entries = self.of_namespace.values().sum();
-        // What is left out of this list is found out again.
+        // What does not fit into the next list is determined anew.
         self.incomplete.clear();
         self.dropped = 0;
     }
