@@ -191,7 +191,7 @@ impl Spread {
         let minimum = ((4.0 * variance / (TOLERANCE * TOLERANCE)).round() as u64).max(1);
         let by_chance = if total >= minimum { 0.0 } else { 3.0 * (variance / total as f64).sqrt() };
         let verdict = match deviation {
-            // A share of 55 % where 50 % is due is within five points, whatever its last bit.
+            // A share of 55 % where 50 % is expected is within five points, whatever its last bit.
             Some(deviation) if deviation > TOLERANCE + by_chance + f64::EPSILON => {
                 Verdict::Unbalanced
             }
@@ -205,7 +205,7 @@ impl Spread {
 // === impl Verdict ===
 
 impl Verdict {
-    /// The form used in output.
+    /// As it is shown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Balanced => "balanced",

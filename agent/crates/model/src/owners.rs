@@ -99,7 +99,7 @@ impl Owners {
         self.row(index).is_some() && self.user(index).is_none()
     }
 
-    /// Tenants that have filled a table of so many rows.
+    /// Tenants that have filled their share of a table with this many rows.
     pub fn greedy(&self, capacity: u64) -> HashSet<Tenant> {
         let tenants = self.rows.values().map(|owner| owner.row.tenant);
         Patience::of(capacity, tenants).greedy().collect()

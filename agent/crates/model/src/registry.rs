@@ -1,8 +1,8 @@
-//! Services registered by hand: names for endpoints that nothing else can name.
+//! Services registered by hand: names for endpoints that no source identifies.
 //!
 //! Time is an argument (seconds since the Unix epoch). An endpoint with a time to live that was not
-//! renewed is no endpoint of its service any more; its name stays for another hour, so that what fails
-//! while the service is down has the name of it.
+//! renewed no longer belongs to its service. Its name stays for another hour, so that failures
+//! while the service is down still have it.
 
 mod refused;
 mod registration;
@@ -18,9 +18,9 @@ pub use self::registration::{Lease, Registration};
 use super::full_name::FullName;
 use super::service::Service;
 
-/// Registered services at most.
+/// Maximum number of registered services.
 pub const MOST: usize = 1024;
-/// Endpoints of one service at most.
+/// Maximum number of endpoints of one service.
 pub const MOST_ENDPOINTS: usize = 64;
 /// The shortest time to live, seconds: less would end between two rounds of checks.
 pub const LEAST_TTL: u64 = 5;
@@ -69,8 +69,8 @@ impl Registry {
         self.services.iter()
     }
 
-    /// Adds a service, or gives the one of this name other endpoints. What has not been renewed by
-    /// `now` is in nobody's way.
+    /// Adds a service, or gives the one of this name other endpoints. Endpoints that have expired
+    /// by `now` do not conflict.
     pub fn register(&mut self, mut wanted: Registration, now: u64) -> Result<(), Refused> {
         wanted.check()?;
         self.expire(now);
@@ -96,8 +96,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Lets an endpoint last for its time to live again; whether the service has it, and it ends at
-    /// all.
+    /// Renews an endpoint for its time to live. Returns whether the service has the endpoint and it
+    /// has a time to live.
     pub fn renew(&mut self, service: &FullName, endpoint: &Endpoint, now: u64) -> bool {
         let found = self.services.iter_mut().find(|one| one.service == *service);
         let Some(found) = found.filter(|one| one.endpoints.contains(endpoint)) else {

@@ -3,9 +3,9 @@
 //! In a network namespace below a user namespace that they made, users are root: any address is
 //! theirs, a TUN device answers as they like, and TCP_REPAIR establishes connections without a
 //! packet. What the kernel counts there is true of that namespace and says nothing of anybody else,
-//! so it must alert nobody. It is *unverified*, unless the other end proves it: a service outside,
-//! at which the connection arrived with the client's note (`agent_common::peer`), or from which it
-//! came.
+//! so it must not raise an alert. It is *unverified*, unless the other end proves it: a service
+//! outside, at which the connection arrived with the client's note (`agent_common::peer`), or from
+//! which it came.
 //!
 //! Namespaces below a user namespace that root made are the runtime's (`userns-remap`, LXD, pods
 //! with `hostUsers: false`), and users can be declared to be trusted ([`Owners::trusting`]).

@@ -1,4 +1,4 @@
-//! Backends that are known without traffic, and the names of all.
+//! Backends that are known even without traffic, and the names of all backends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +27,7 @@ impl Known {
         self.fronts.insert(address);
     }
 
-    /// The service with an address.
+    /// Names the service at an address.
     pub fn call(&mut self, ip: IpAddr, instance: Arc<str>) {
         self.instances.insert(ip, instance);
     }

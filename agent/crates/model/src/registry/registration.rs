@@ -45,7 +45,7 @@ impl Registration {
         self.lease.as_ref().map(|lease| lease.until.get(endpoint).copied().unwrap_or_default())
     }
 
-    /// Whether the service is said to be at this endpoint.
+    /// Whether this endpoint is in force: it has not expired.
     #[must_use]
     pub fn is_in_force(&self, endpoint: &Endpoint, now: u64) -> bool {
         self.until(endpoint).is_none_or(|until| until > now)

@@ -284,7 +284,7 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
     assert_eq!((of(&doubt, "one"), doubt.deltas.exported[CONNECTION]), (8, 9));
     let stable = tables.update(3, &[edge(4, 1, 10)], Room::of(100), next);
     assert_eq!((of(&stable, "one"), of(&stable, "two")), (8, 2));
-    // Nobody comes: then it was the one that had been there.
+    // No other appears: then it was the one that had been there.
     tables.update(4, &[edge(4, 1, 10)], Room::of(100), gone);
     tables.update(5, &[edge(4, 1, 11)], Room::of(100), gone);
     let late = tables.update(4 + PATIENCE_SECONDS, &[edge(4, 1, 11)], Room::of(100), gone);

@@ -1,4 +1,4 @@
-//! What one client or one tenant may take of the list of events.
+//! How much of the list of events one client or one tenant may take.
 
 use super::super::crowds::MOST_OF_TENANT;
 use super::*;
