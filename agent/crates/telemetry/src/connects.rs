@@ -1,4 +1,4 @@
-//! Connections: attempts by result, how many are open, how many were there before us.
+//! Connections: attempts by result, how many are open, how many were there before the agent.
 
 use std::fmt;
 

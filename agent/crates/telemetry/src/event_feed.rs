@@ -42,7 +42,7 @@ pub struct Follower {
 pub enum Next {
     /// An event.
     Event(Arc<Event>),
-    /// It was too slow and missed so many.
+    /// It was too slow and missed this many.
     Missed(u64),
     /// The agent stops.
     End,

@@ -1,4 +1,4 @@
-//! How long connections are idle, between two requests and before somebody closes them.
+//! How long connections are idle, between two requests and before either end closes them.
 
 use std::fmt;
 
