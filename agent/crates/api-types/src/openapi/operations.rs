@@ -323,7 +323,7 @@ const fn media(
     Operation { method: "GET", path, access, id, summary, query: &[], request: None, answer }
 }
 
-/// A question with a body.
+/// A query with a body.
 const fn ask(
     path: &'static str,
     id: &'static str,
