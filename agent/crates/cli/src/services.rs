@@ -251,7 +251,7 @@ pub fn kind(one: &ServiceStatus) -> &'static str {
     if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
 }
 
-/// Only servers have a health: a client has none.
+/// Only servers have a health.
 pub fn state(one: &ServiceStatus) -> &'static str {
     let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
     if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }

@@ -18,10 +18,10 @@ pub(super) const BUDGET: f64 = 0.001;
 pub(super) const UNANSWERED_PER_MINUTE: f64 = 3.0;
 pub(super) const UNANSWERED_SHARE: f64 = 0.01;
 pub(super) const UNANSWERED_SHARE_INTERNET: f64 = 0.1;
-/// More requests without a response than with one, and at least so many: an error.
+/// More requests without a response than with one, and at least this many: an error.
 pub(super) const UNANSWERED_ERROR: u64 = 10;
 /// Responses that are errors of the server: a minute, and their share of all; more of them than of
-/// others, and at least so many: an error.
+/// others, and at least this many: an error.
 pub(super) const ERRORS_PER_MINUTE: f64 = 3.0;
 pub(super) const ERRORS_SHARE: f64 = 0.05;
 pub(super) const ERRORS_ERROR: u64 = 10;

@@ -220,7 +220,7 @@ fn what_is_no_fault_is_no_finding() {
         |all| {
             edge(all).connects.insert("stopping".to_owned(), 500);
         },
-        // A race that a client called off, without a SYN in vain.
+        // A race that a client gave up, without a lost SYN.
         |all| {
             edge(all).connects.insert("aborted".to_owned(), 500);
         },

@@ -22,7 +22,7 @@ pub(super) enum Cause {
     NoRoute,
     /// The server has no route back.
     NoRouteBack,
-    /// Nobody answers for the server's address.
+    /// No answer for the server's address (ARP, neighbour discovery).
     HostGone,
     /// Nothing listens on the port.
     NothingListens,

@@ -43,7 +43,7 @@ pub(super) struct Evidence {
     pub(super) live: Option<Live>,
     pub(super) probes: Probes,
     pub(super) host: Host,
-    /// Full tables of connection tracking; looked for if connects time out.
+    /// Full tables of connection tracking; searched for if connects time out.
     pub(super) full_tables: Vec<FullTable>,
 }
 
@@ -102,7 +102,7 @@ impl Evidence {
     }
 }
 
-/// A result of connects, behind their number.
+/// A result of connects in words, to follow their number.
 pub(super) fn in_words(result: &str) -> &str {
     match result {
         "timeout" => "timed out",

@@ -19,12 +19,12 @@ use crate::window;
 
 pub(super) use self::edge::pair;
 
-/// How long before now changes may explain a fault.
+/// Changes within this time before now may explain a fault.
 const BEFORE_SECONDS: f64 = 600.0;
 
-/// What the agent has answered.
+/// The answers of the agent.
 pub(super) struct Answers {
-    /// Length of the window that was asked for. What edges cover of it is less if the agent is young.
+    /// Length of the requested window. Edges cover less of it if the agent started later.
     pub(super) asked_seconds: f64,
     /// Over the window.
     pub(super) edges: Edges,
@@ -46,7 +46,7 @@ pub(super) struct Answers {
 // === impl Answers ===
 
 impl Answers {
-    /// Asks for all of it.
+    /// Requests all of them.
     pub(super) fn ask(agent: &Connection, choice: WindowChoice) -> anyhow::Result<Self> {
         let over = window::query(choice, &[]);
         let edges: Edges = client::read(&agent.text(&format!("/api/v1/edges{over}"))?)?;

@@ -193,7 +193,7 @@ fn generate(arguments: &GenerateArgs) -> anyhow::Result<()> {
 /// A line on standard error, beside the result on standard output.
 fn note(text: &str) {
     use std::io::Write as _;
-    // If standard error is closed nobody reads it.
+    // If standard error is closed there is no reader.
     let _ = writeln!(std::io::stderr(), "portolan: {text}");
 }
 

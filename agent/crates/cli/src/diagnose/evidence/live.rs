@@ -50,7 +50,8 @@ pub(crate) struct Live {
     pub(crate) resets: BTreeMap<String, u64>,
     /// Connections that a kernel gave up, by cause, without zeros.
     pub(crate) aborts: BTreeMap<String, u64>,
-    /// Connections that the other end has closed and this program has not, at either side.
+    /// Connections that the other end has closed and the program has not (CLOSE_WAIT), on either
+    /// side.
     pub(crate) close_wait: u64,
     /// Bytes that the server has not read.
     pub(crate) unread: u64,
@@ -60,7 +61,7 @@ pub(crate) struct Live {
     pub(crate) addresses: Vec<SocketAddr>,
     /// Whether the server is on this host.
     pub(crate) is_here: bool,
-    /// Whether the agent sees what listens on this host: without its hook it sees nothing.
+    /// Whether the agent knows what listens on this host; it needs a hook for that.
     pub(crate) sees_listeners: bool,
     /// Sockets that listen on the port, in the server's network namespace.
     pub(crate) listeners: Vec<Listening>,
@@ -78,7 +79,7 @@ pub(crate) struct Live {
     pub(crate) has_segments: bool,
     /// Segments of client and server, and the verdict of the rules, if it is known.
     pub(crate) segments_of: Option<(String, String, SegmentVerdict)>,
-    /// The user who can have made this up.
+    /// The user who may have faked this.
     pub(crate) unverified_user: Option<u32>,
 }
 
@@ -161,7 +162,7 @@ impl Live {
         self.ok + self.failed.values().sum::<u64>() - stopping
     }
 
-    /// The share of segments that had to be sent again.
+    /// The share of segments that were retransmitted.
     pub(crate) fn loss(&self) -> f64 {
         if self.segments == 0 { 0.0 } else { self.retransmits as f64 / self.segments as f64 }
     }
@@ -183,7 +184,7 @@ impl Live {
 // === impl Listening ===
 
 impl Listening {
-    /// Whether the next connection request is dropped: one more may wait than the limit.
+    /// Whether the next connection request is dropped: the kernel admits one more than the limit.
     pub(crate) const fn is_full(&self) -> bool {
         self.backlog > self.max_backlog
     }

@@ -1,11 +1,11 @@
-//! What the command found out by connecting from where the client is: each result as a small type.
+//! What the command found out by connecting as the client would: each result is a small type.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use linux::hops::Hop;
 
-/// What the command tried by itself.
+/// What the command itself tried.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Probes {
     /// Where they were made from, in words.
@@ -43,7 +43,7 @@ pub(crate) struct Path {
     /// The address that the packets come from.
     pub(crate) source: Option<IpAddr>,
     pub(crate) mtu: Option<u32>,
-    /// Nobody answers for the next hop on the link.
+    /// No answer for the next hop on the link (ARP, neighbour discovery).
     pub(crate) is_silent: bool,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Path {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blocked {
     pub(crate) text: String,
-    /// Whether the kernel answered; otherwise it could not be asked.
+    /// Whether the kernel said so; otherwise it could not be queried.
     pub(crate) is_certain: bool,
 }
 
@@ -60,11 +60,11 @@ pub(crate) struct Blocked {
 pub(crate) struct Connects {
     pub(crate) target: Option<SocketAddr>,
     pub(crate) attempts: u64,
-    /// How long those took that succeeded, shortest first.
+    /// Durations of those that succeeded, shortest first.
     pub(crate) times: Vec<f64>,
-    /// Those that failed, by result, in the words of the API.
+    /// Those that failed, by result, named as in the API.
     pub(crate) failed: BTreeMap<&'static str, u64>,
-    /// A failure in the system's words.
+    /// The system's message for one of the failures.
     pub(crate) error: Option<String>,
 }
 
@@ -112,11 +112,11 @@ pub(crate) struct Hello {
 /// Instead of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
-    /// Nothing, for as long as it was waited for.
+    /// Nothing within the time limit.
     Timeout,
     /// The connection was closed or reset.
     Closed,
-    /// The server answers that it cannot serve, in its words.
+    /// The server answers that it cannot serve; its message.
     Refused(String),
     /// Not an answer of this protocol.
     Other(String),
@@ -135,7 +135,7 @@ impl Connects {
         self.times.len() as u64
     }
 
-    /// Those whose first SYN, or its answer, was lost: it is sent again after a second.
+    /// Those whose first SYN, or its answer, was lost: it is retransmitted after a second.
     pub(crate) fn after_a_second(&self) -> u64 {
         self.times.iter().filter(|seconds| **seconds >= 0.9).count() as u64
     }
@@ -146,7 +146,7 @@ impl Connects {
     }
 }
 
-/// The hops of a way: `1 10.0.0.1, 2 no answer, 3 the server`.
+/// The hops of a path: `1 10.0.0.1, 2 no answer, 3 the server`.
 pub(crate) fn hops_in_words(hops: &[Hop]) -> String {
     let hop = |(at, hop): (usize, &Hop)| {
         let number = at + 1;

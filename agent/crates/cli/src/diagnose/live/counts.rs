@@ -5,11 +5,11 @@ use api_types::{Edge, Latency, Role};
 use super::super::evidence::{Live, Quantiles};
 use crate::edges;
 
-/// Payload of a segment on an Ethernet, as in the alert PortolanRetransmitsHigh.
+/// Payload of a segment on Ethernet, as in the alert PortolanRetransmitsHigh.
 const SEGMENT_BYTES: u64 = 1448;
 
 impl Live {
-    /// Takes in the counts of an edge: of the side that tells most, and of both.
+    /// Adds the counts of an edge: those of the side that knows most, and those of both.
     pub(super) fn count(&mut self, main: &Edge, near: Option<&Edge>, far: Option<&Edge>) {
         self.ok = main.connects.get("ok").copied().unwrap_or_default();
         let failed = main.connects.iter().filter(|(result, n)| *result != "ok" && **n > 0);
@@ -23,7 +23,7 @@ impl Live {
         self.server = far.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
         self.rtt = Quantiles::of(&main.rtt);
         self.unread = far.and_then(|edge| edge.receive_queue_bytes).unwrap_or_default();
-        // Seen at the server; the client's row of the same connections has it from there.
+        // Seen at the server; the client's row of the same connections takes it from there.
         let answered = far.unwrap_or(main);
         self.responses = edges::responses(answered);
         for (protocol, statuses) in &answered.responses {

@@ -7,7 +7,7 @@ use super::super::evidence::{Name, Pair};
 /// The agent's own traffic, and that of its commands.
 const OURSELVES: &str = "portolan";
 
-/// A connection between two services that is not the agent's own, and that no user can have made up.
+/// A connection between two services that is not the agent's own, and that no user may have faked.
 pub(super) fn is_pair(edge: &Edge) -> bool {
     matches!(edge.role, Role::Client | Role::Server)
         && !(edge.client == "any" && edge.client_source == Source::Unknown)

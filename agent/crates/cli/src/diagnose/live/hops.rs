@@ -1,4 +1,4 @@
-//! Edges as hops of a request: what each has to do, and which is the worst.
+//! Edges as hops of a request, the worst first.
 
 use api_types::Edge;
 

@@ -1,4 +1,4 @@
-//! What the agent knows of one pair: its counts, and what else may explain them.
+//! Everything that the agent knows of one pair: its counts, and what may explain them.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,4 +1,4 @@
-//! Evidence of a server that accepts and does not serve: TLS, answers, resets, policy.
+//! Evidence of a server that accepts connections and does not serve: TLS, answers, resets, policy.
 
 use api_types::SegmentVerdict;
 
