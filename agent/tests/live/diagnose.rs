@@ -77,7 +77,7 @@ fn a_connect_that_fails_is_told_apart_by_what_listens_and_what_drops() {
     let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "6"]);
     found.is("healthy", 0);
 
-    // Nobody accepts.
+    // The program does not accept.
     let socket = full.server.act(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).expect("a port");
@@ -261,7 +261,7 @@ fn a_gateway_a_database_all_edges_and_ports_lead_to_the_same_faults() {
     let found = Diagnosis::of(&agent, &["--database", database, "--no-probe"]);
     found.is("never_answers", 1);
     assert_eq!(names(&found.report), fault, "{}", found.said);
-    // Who is not in the chain of a database is not shown.
+    // Services that are not in the chain of the database are not shown.
     let chain = found.answer["chain"].as_array().map(Vec::len);
     assert_eq!(chain, Some(1), "{}", found.said);
 

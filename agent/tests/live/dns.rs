@@ -263,7 +263,7 @@ fn a_flood_of_large_answers_leaves_others_room_in_the_ring() {
     let responder = Responder::start(&other.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.50"))])]
     });
-    // Nobody reads the ring before this test does.
+    // The ring is not read before this test does.
     let agent = agent(&[("limits.ring_bytes", "65536"), ("collection_interval", "1m")]);
     flood(&flooded, 2000, 60);
     ask(&other.client, other.server.v4, "calm.portolan.test", server::A);

@@ -27,7 +27,7 @@ fn an_open_request_at_the_end_of_a_connection_counts_on_both_sides() {
     needs_kernel!();
     let pair = Pair::new();
     let agent = Agent::start();
-    // All are kept, so that no two plays have the same port.
+    // All are kept open, so that no two plays have the same port.
     let mut listeners = Vec::new();
     for (what, play, expected) in PLAYS {
         for address in [IpAddr::V4(pair.server.v4), IpAddr::V6(pair.server.v6)] {
@@ -98,7 +98,7 @@ fn a_server_that_keeps_its_side_open_is_counted_once() {
     agent.eventually((0, 1, (1, 0)), |now| counted(now, &pair, port));
     thread::sleep(Duration::from_secs(5));
     agent.eventually((0, 1, (1, 1)), |now| counted(now, &pair, port));
-    // Too late for everybody.
+    // Too late for either side.
     (&server).write_all(b"response").unwrap();
     drop(server);
     let now = agent.eventually((0, 0, (1, 1)), |now| counted(now, &pair, port));

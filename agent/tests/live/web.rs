@@ -1,5 +1,5 @@
-//! The endpoint under its web configuration file, and under clients that mean no good: the agent
-//! as users run it, openssl and curl as clients.
+//! The endpoint under its web configuration file, and under hostile clients: the agent as users run
+//! it, openssl and curl as clients.
 
 mod clients;
 mod keys;

@@ -22,7 +22,7 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Runs `portolan diagnose` as an administrator of this host does.
+    /// Runs `portolan diagnose` as an administrator of this host would.
     pub(super) fn of(agent: &Agent, arguments: &[&str]) -> Self {
         Self::at(&format!("http://{}", agent.address), arguments)
     }

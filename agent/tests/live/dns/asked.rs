@@ -1,4 +1,4 @@
-//! Answers that nobody asked for, and those that somebody did.
+//! Answers that were not asked for, and those that were.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
@@ -21,11 +21,11 @@ pub(crate) enum Family {
 struct Sockets {
     /// A DNS server.
     server: UdpSocket,
-    /// Another host's port 53, from which nobody wants anything.
+    /// Another host's port 53, which no client has queried.
     stranger: UdpSocket,
     /// A client that asks the server, not connected.
     client: UdpSocket,
-    /// A client that waits for datagrams and asks nobody.
+    /// A client that waits for datagrams and sends no query.
     sink: UdpSocket,
 }
 

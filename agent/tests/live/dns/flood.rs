@@ -1,4 +1,4 @@
-//! Programs that send and ask for far more DNS answers than others.
+//! Programs that send or request far more DNS answers than others.
 
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -15,8 +15,8 @@ pub(super) fn budgets() -> (Pair, Pair) {
     (one, other.expect("an endless number of them"))
 }
 
-/// Sends itself `wanted` answers in the client's namespace, each with so many addresses; returns how
-/// many arrived.
+/// Sends `wanted` answers to a socket in the client's namespace, each with this many addresses;
+/// returns how many arrived.
 pub(super) fn flood(pair: &Pair, wanted: u32, addresses: u8) -> u64 {
     let server = pair.server.within(|| UdpSocket::bind((pair.server.v4, 53)).expect("port 53"));
     let client = pair.client.within(|| UdpSocket::bind((pair.client.v4, 0)).expect("a socket"));

@@ -1,5 +1,5 @@
-//! Where names are resolved in these tests: two namespaces, clients that query as resolvers do, and what
-//! the agent then calls the servers.
+//! The scene of these tests: two namespaces, clients that query as resolvers do, and the names that
+//! the agent gives to the servers.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};

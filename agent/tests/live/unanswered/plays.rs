@@ -1,4 +1,4 @@
-//! What two programs do on a connection, and how many requests that leaves without an answer.
+//! What two programs do on a connection, and how many requests they leave without an answer.
 
 use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
@@ -324,7 +324,7 @@ pub(super) fn exchange(mut client: &TcpStream, mut server: &TcpStream) {
     net::read_exactly(&mut client, 8).unwrap();
 }
 
-/// The client of a log server, which nobody answers.
+/// The client of a log server, which never gets an answer.
 fn sends_lines(client: TcpStream, server: TcpStream, ended_by_client: bool) -> bool {
     for _ in 0..9 {
         (&client).write_all(b"a line\n").unwrap();
@@ -337,7 +337,7 @@ fn sends_lines(client: TcpStream, server: TcpStream, ended_by_client: bool) -> b
     true
 }
 
-/// A client's last message and its close. Whether there was no time between them.
+/// A client's last message and its close. Returns whether there was hardly any time between them.
 fn sends_and_closes(client: TcpStream, message: &[u8]) -> bool {
     let began = Instant::now();
     (&client).write_all(message).unwrap();

@@ -1,4 +1,4 @@
-//! Clients of the endpoint as users have them (curl, openssl, python), and the agent that they meet.
+//! Clients of the endpoint as users have them (curl, openssl, python), and the agent under test.
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -57,7 +57,7 @@ pub(super) fn agent(settings: &[(&str, &str)]) -> Agent {
     Agent::launch(&Start { settings: settings.to_vec(), unasked: true, ..Start::default() })
 }
 
-/// The status that curl gets, 0 without a response.
+/// The status that curl gets; 0 if there is no response.
 pub(super) fn curl(agent: &Agent, scheme: &str, path: &str, arguments: &[&str]) -> u16 {
     let url = format!("{scheme}://localhost:{}{path}", agent.address.port());
     let mut curl = Command::new("curl");

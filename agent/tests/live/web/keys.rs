@@ -1,4 +1,4 @@
-//! Keys and certificates of a server and its clients, made by openssl.
+//! Keys and certificates for a server and its clients, made by openssl.
 
 use std::fs;
 use std::path::PathBuf;
