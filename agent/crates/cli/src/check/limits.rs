@@ -122,10 +122,10 @@ const CONNECTS: &str =
 const REPORTED: &str = "as the agent reports it";
 
 const COLUMNS: &[Column] = &[
-    Column { title: "CODE", left: true, rank: 0 },
-    Column { title: "SECTION", left: true, rank: 1 },
-    Column { title: "MEANING", left: true, rank: 0 },
-    Column { title: "LIMIT", left: true, rank: 0 },
+    Column::left("CODE"),
+    Column::left("SECTION").rank(1),
+    Column::left("MEANING"),
+    Column::left("LIMIT"),
 ];
 
 /// A code in `--list -o json`.

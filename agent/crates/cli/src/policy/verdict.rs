@@ -80,11 +80,11 @@ struct Judged {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { title: "CLIENT", left: true, rank: 0 },
-    Column { title: "SERVER", left: true, rank: 0 },
-    Column { title: "CONNECTIONS", left: false, rank: 0 },
-    Column { title: "VERDICT", left: true, rank: 0 },
-    Column { title: "WHY", left: true, rank: 1 },
+    Column::left("CLIENT"),
+    Column::left("SERVER"),
+    Column::right("CONNECTIONS"),
+    Column::left("VERDICT"),
+    Column::left("WHY").rank(1),
 ];
 
 /// Prints what a policy would cut; whether it would cut anything.

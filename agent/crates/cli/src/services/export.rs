@@ -66,11 +66,11 @@ enum Format {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { title: "SERVICE", left: true, rank: 0 },
-    Column { title: "ENDPOINT", left: true, rank: 0 },
-    Column { title: "KIND", left: true, rank: 2 },
-    Column { title: "FOUND BY", left: true, rank: 1 },
-    Column { title: "CONNECTS", left: true, rank: 0 },
+    Column::left("SERVICE"),
+    Column::left("ENDPOINT"),
+    Column::left("KIND").rank(2),
+    Column::left("FOUND BY").rank(1),
+    Column::left("CONNECTS"),
 ];
 
 pub(super) fn discover(arguments: &DiscoverArgs) -> anyhow::Result<()> {

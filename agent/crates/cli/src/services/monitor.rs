@@ -61,13 +61,13 @@ pub(super) struct MonitorArgs {
 const EVERY: u64 = 10;
 
 const COLUMNS: &[Column] = &[
-    Column { title: "SERVICE", left: true, rank: 0 },
-    Column { title: "ADDRESS", left: true, rank: 0 },
-    Column { title: "CHECK", left: true, rank: 2 },
-    Column { title: "RESULT", left: true, rank: 0 },
-    Column { title: "TIME", left: false, rank: 3 },
-    Column { title: "TTL", left: false, rank: 3 },
-    Column { title: "EXPIRES", left: true, rank: 1 },
+    Column::left("SERVICE"),
+    Column::left("ADDRESS"),
+    Column::left("CHECK").rank(2),
+    Column::left("RESULT"),
+    Column::right("TIME").rank(3),
+    Column::right("TTL").rank(3),
+    Column::left("EXPIRES").rank(1),
 ];
 
 /// One round.
