@@ -195,6 +195,16 @@ pub(super) enum Alpn {
     Http11,
 }
 
+impl Alpn {
+    /// The protocol as TLS names it (RFC 7301), which every balancer uses.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::H2 => "h2",
+            Self::Http11 => "http/1.1",
+        }
+    }
+}
+
 /// The PROXY protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
