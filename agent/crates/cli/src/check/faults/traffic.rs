@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api_types::{Finding, Role, Severity, code};
+use api_types::{Edge, Finding, Role, Severity, code};
 
 use super::{Answers, Blame, Checks, Found, Kind, Name, Pair, Sum, changes_before, share, since};
 use crate::check::limits::{
@@ -69,10 +69,7 @@ pub(super) const KINDS: [Kind; 4] = [
             });
             let rows: Vec<_> = rows.collect();
             let count = rows.iter().filter_map(|edge| edge.receive_queue_bytes).sum();
-            let note = match rows.first()?.role {
-                Role::Server => "the server",
-                _ => "the client",
-            };
+            let note = program(rows.first()?);
             Some(Sum { count, note: Some(note), ..Sum::default() })
         },
         grade: |_, _| Severity::Warning,
@@ -95,10 +92,7 @@ pub(super) const KINDS: [Kind; 4] = [
             let rows = pair.rows().filter(|edge| edge.close_wait.unwrap_or_default() > CLOSE_WAIT);
             let rows: Vec<_> = rows.collect();
             let count = rows.iter().filter_map(|edge| edge.close_wait).sum();
-            let note = match rows.first()?.role {
-                Role::Server => "the server",
-                _ => "the client",
-            };
+            let note = program(rows.first()?);
             Some(Sum { count, note: Some(note), ..Sum::default() })
         },
         grade: |_, _| Severity::Warning,
@@ -144,6 +138,14 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
         None => None,
     };
     Some(Sum { count: requests, worst: p99, note, ..Sum::default() })
+}
+
+/// The program whose side of a pair this is.
+const fn program(row: &Edge) -> &'static str {
+    match row.role {
+        Role::Server => "the server",
+        _ => "the client",
+    }
 }
 
 /// Accept queues, keep-alive and balance, and what passed.
