@@ -97,7 +97,7 @@ fn batch(
     Ok(hops.into_iter().map(|hop| hop.unwrap_or(Hop::Silent)).collect())
 }
 
-/// Sends a SYN with this TTL; with what became of it, if that is known at once.
+/// Sends a SYN with this TTL; returns its outcome if that is known at once.
 fn send(target: SocketAddr, ttl: u8) -> io::Result<(Socket, Option<Hop>)> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;

@@ -32,7 +32,7 @@ pub enum Failure {
     #[error("timed out")]
     Deadline,
     /// Other lookups took so long that this one did not start in time.
-    #[error("not begun in time")]
+    #[error("not started in time")]
     NotBegun,
     /// The queue was full.
     #[error("the queue of lookups is full")]
