@@ -1,8 +1,8 @@
 //! The remote end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
-//! 2. for a client's edge: who answered its connections, if connection tracking has seen them
-//!    translated ([`Translated`]); for a Kubernetes Service else its endpoints;
+//! 2. for a client's edge: the backend that answered its connections, if connection tracking has
+//!    seen them translated ([`Translated`]); for a Kubernetes Service else its endpoints;
 //! 3. the container that publishes the port; the process that listens there;
 //! 4. the container or pod that has the address; for a server's edge 2 and 3 are skipped, and the
 //!    client whose connections arrive from there translated comes next, or, for connections from
@@ -63,7 +63,7 @@ pub(super) struct Remotes {
     clients: ClientTable,
     /// Where translated connections went.
     translated: Translated,
-    /// Lists of connections that were begun; none if there will be no more.
+    /// Number of lists of connections begun; `None` if there will be no more.
     lists: Option<u64>,
     /// Edges, and which list has their connections.
     asked: HashMap<Asked, Waiting>,

@@ -1,5 +1,5 @@
-//! Containers that an engine could not start because of a port, to name who wanted it and who has
-//! it.
+//! Containers that an engine could not start because of a port, to name the container that wanted
+//! it and the one that has it.
 
 use std::net::IpAddr;
 

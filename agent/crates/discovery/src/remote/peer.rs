@@ -63,7 +63,7 @@ impl Remotes {
                 direct => direct,
             };
         };
-        // One without an edge any more keeps its last name.
+        // A client that no longer has an edge keeps its last name.
         for (owner, last) in &mut callers.known {
             if let Some(now) = clients.found(*owner).filter(|now| **now != *last) {
                 last.clone_from(now);

@@ -25,7 +25,7 @@ fn a_redirected_connection_and_the_sidecars_own_have_each_their_server() {
         world.server((BLUE, SIDECAR), TO, "reviews");
         world.client(BLUE, "172.17.0.2:15001", "page");
     }
-    // A third program of which no connection was seen, as all were refused: to whom, who knows.
+    // A third program whose connections were all refused, so none was seen: its server is unknown.
     world.connects(SHOP, BLUE, "shop", &[TO]);
     world.list(&[]);
     world.server((BLUE, SHOP), TO, "172.17.0.3");
