@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(named(&registry, 130 + REMEMBERED), None);
         assert!(renewed(&mut registry, other, 200));
         assert_eq!(in_force(&registry, 229), [other]);
-        // Another service takes the place of what is over, and not of what is in force.
+        // Another service takes an endpoint that has expired, and not one that is in force.
         let refused =
             registry.register(at("new", &[other]), 229).expect_err("in force").to_string();
         assert!(refused.contains("is registered as api"), "{refused}");

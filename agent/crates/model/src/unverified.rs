@@ -28,7 +28,7 @@ const MAX_USERS: usize = 256;
 #[derive(Debug, Default)]
 pub struct Proven(HashSet<(u32, Address, u16)>);
 
-/// Counts by the user who can have made them up.
+/// Counts by the user who may have faked them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByUser {
     counts: BTreeMap<u32, u64>,
@@ -50,7 +50,7 @@ impl Proven {
         Self(arrived.collect())
     }
 
-    /// The user who can have made up what an edge shows.
+    /// The user who may have faked what an edge shows.
     pub fn doubt(&self, edge: &Edge, owners: &Owners) -> Option<u32> {
         let user = owners.user(edge.key.owner)?;
         let key = &edge.key;

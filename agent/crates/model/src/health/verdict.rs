@@ -1,11 +1,11 @@
 //! How a service is, from what it did within the window.
 //!
-//! A failure belongs to who caused it. Refused and timed out connects, connections that were cut
-//! while they were in use or that died, requests without a response or with an error, dropped
-//! connection requests and slow responses are the server's, or those of the path to it. Connects
-//! for which the client had no address, no port, no route or no permission, or which it gave up,
-//! and connections that it cut are the client's. Health checks that cut a connection without a byte
-//! count for neither side.
+//! A failure belongs to the side that caused it. Refused and timed out connects, connections that
+//! were cut while they were in use or that died, requests without a response or with an error,
+//! dropped connection requests and slow responses are the server's, or those of the path to it.
+//! Connects for which the client had no address, no port, no route or no permission, or which it
+//! gave up, and connections that it cut are the client's. Health checks that cut a connection
+//! without a byte count for neither side.
 
 use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::wait::LONG_US;

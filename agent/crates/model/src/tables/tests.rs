@@ -264,7 +264,7 @@ fn a_client_without_a_final_name_is_the_same_under_its_containers_and_no_other_c
         assert_eq!((of(&named, "0123"), of(&named, "web")), expected, "{entity}");
     };
     check(7, (0, 10));
-    // Nothing is known of who it is.
+    // Its identity is unknown.
     check(0, (0, 10));
     // The address belongs to another container by now.
     check(8, (8, 2));
