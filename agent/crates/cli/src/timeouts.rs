@@ -128,7 +128,7 @@ fn idle(edges: &[EdgeTimeouts], room: Option<usize>) -> String {
     text
 }
 
-/// Chains of callers, and who waits longer than its caller.
+/// Chains of callers, and services that wait longer than their callers.
 fn waits(waits: &[EdgeWaits], room: Option<usize>) -> String {
     let mut rows = Vec::new();
     let mut first: Vec<&EdgeWaits> = waits.iter().filter(|one| one.unanswered > 0).collect();

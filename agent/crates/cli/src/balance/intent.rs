@@ -1,4 +1,4 @@
-//! What a load balancer is to do, whatever program does it.
+//! What a load balancer is to do, independent of the program.
 //!
 //! The one model between its sources (what the agent has observed, `balance.toml`) and the targets
 //! in [`super::render`]. Text in it has been [checked](super::checked).

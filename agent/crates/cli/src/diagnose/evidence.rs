@@ -27,7 +27,7 @@ pub(super) struct Name {
     pub(super) name: String,
 }
 
-/// Who connects to whom. Without a client it is the command itself that connects.
+/// A client and a server. Without a client it is the command itself that connects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Pair {
     pub(super) client: Option<Name>,

@@ -1,7 +1,8 @@
 //! `portolan policy`: network policies from what was observed, and what a policy would cut.
 //!
 //! The commands read the flows of one agent, or those that `--save` wrote at several; they apply
-//! nothing. What a format cannot express is said in the file and on standard error, never guessed.
+//! nothing. What a format cannot express is reported in the file and on standard error, never
+//! guessed.
 
 mod answer;
 mod calico;

@@ -124,7 +124,7 @@ fn judge(
             if !text.lines().any(|line| line.trim_start().starts_with("kind:")) {
                 // The agent's configuration may be YAML too.
                 let verdicts =
-                    segments(file).context("it is no NetworkPolicy, so segments are expected");
+                    segments(file).context("it is not a NetworkPolicy, so segments are expected");
                 return Ok(Box::new(Segments(verdicts?)));
             }
             Box::new(selectors::read(&text, observed.labels.clone()).map_err(wrong)?)

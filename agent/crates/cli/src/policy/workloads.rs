@@ -169,7 +169,7 @@ impl<'a> Plan<'a> {
 // === impl Policy ===
 
 impl Policy<'_> {
-    /// What is above a policy: whose it is, and who else's.
+    /// The comment above a policy: the workload that it is for, and others that it also selects.
     pub(super) fn head(&self) -> String {
         let Workload { namespace, name, .. } = &self.workload;
         let mut text = format!("---\n# {}\n", comment(&format!("{namespace}/{name}")));

@@ -122,7 +122,7 @@ fn text(answer: &Endpoints, which: &Which, room: Option<usize>) -> String {
     )
 }
 
-/// Names by address. The port is not in it, and a name that no resolver takes is said.
+/// Names by address. The port is not in it, and names that no resolver accepts are reported.
 fn hosts(answer: &Endpoints) -> String {
     let mut names: BTreeMap<(IpAddr, String), Vec<u16>> = BTreeMap::new();
     let mut text = "# Made by `portolan services export --format hosts`.\n".to_owned();

@@ -1,7 +1,7 @@
 //! `portolan services monitor`: the list of services, and the checks of those that are registered.
 //!
-//! What passes its check is renewed at the agent, round by round. An address that does not pass expires
-//! after its TTL and is no endpoint any more, until it passes again.
+//! What passes its check is renewed at the agent, round by round. An address that does not pass
+//! expires after its TTL and is out of force until it passes again.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -133,8 +133,10 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
         return None;
     }
     let note = match pair.server_p99() {
-        Some(seconds) if seconds > SLOW_SECONDS => Some("and the server itself takes so long"),
-        Some(_) => Some("but the server itself is faster: the way, or the client, takes the time"),
+        Some(seconds) if seconds > SLOW_SECONDS => Some("and the server itself is slow"),
+        Some(_) => {
+            Some("but the server itself is faster: the time is spent on the path or in the client")
+        }
         None => None,
     };
     Some(Sum { count: requests, worst: p99, note, ..Sum::default() })
@@ -265,7 +267,7 @@ fn accept_queues(answers: &Answers, checks: &mut Checks) {
 }
 
 /// Servers that close idle connections which their clients still use, and services that wait for
-/// others when their callers do not any more, since the agent started.
+/// others when their callers no longer do, since the agent started.
 fn keep_alive(answers: &Answers, checks: &mut Checks) {
     let Some(timeouts) = &answers.timeouts else { return };
     let mut known = 0;

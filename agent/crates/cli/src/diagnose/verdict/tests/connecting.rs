@@ -82,7 +82,7 @@ pub(super) const CASES: &[Case] = &[
             probes(all, "unreachable", 20);
         },
         Cause::HostGone,
-        "nobody answers for the next hop",
+        "the next hop on the link does not answer",
         Certainty::High,
     ),
     (
@@ -112,7 +112,7 @@ pub(super) const CASES: &[Case] = &[
             all.host.killed = Some(Killed { pid: 42, command, seconds_ago: 39.2, is_named: false });
         },
         Cause::OomKilled,
-        "the OOM killer has ended catalog (node, pid 42) 39 seconds ago, and nothing listens since",
+        "the OOM killer has killed catalog (node, pid 42) 39 seconds ago, and nothing listens since",
         Certainty::Medium,
     ),
     (
