@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::in_text;
 
-/// Where a registered service is: `10.1.2.3:443`, `10.9.0.0/16`, `10.9.0.0/16:5432`, or a port
-/// on whatever address.
+/// Where a registered service is: `10.1.2.3:443`, `10.9.0.0/16`, `10.9.0.0/16:5432`, or a port on
+/// any address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Endpoint {
