@@ -1,144 +1,32 @@
 //! `portolan diagnose` and real faults: each has its verdict and its exit code, within seconds.
 
+mod diagnosis;
+mod programs;
+mod traffic;
+
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use self::diagnosis::Diagnosis;
+use self::programs::{Limited, Program, SERVER, make_expired_certificate};
+use self::traffic::{connects, exchange, listens, served, try_connect, words};
 use crate::agent::{Agent, binary, forget_our_variables};
 use crate::facts::patience;
-use crate::namespace::{Namespace, Pair};
+use crate::namespace::Pair;
 use crate::net;
 
-/// A diagnosis with its probes takes no longer: connects, then a handshake or a request.
-const LONGEST: Duration = Duration::from_secs(12);
 /// A connection is idle after this (`tcp_receive_reset`).
 const IDLE: Duration = Duration::from_millis(1200);
 
 /// Longer than a program takes between its last message and the close (`unanswered`).
 const WAIT: Duration = Duration::from_millis(80);
-
-/// What a diagnosis has found.
-struct Diagnosis {
-    code: i32,
-    /// All of it.
-    answer: Value,
-    /// The first report.
-    report: Value,
-    said: String,
-}
-
-/// Another program in a namespace. Dropping it kills it.
-struct Program(Child);
-
-// === impl Diagnosis ===
-
-impl Diagnosis {
-    /// Runs `portolan diagnose` as an administrator of this host does.
-    fn of(agent: &Agent, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary());
-        forget_our_variables(&mut command);
-        command.args(["diagnose", "-o", "json", "--url", &format!("http://{}", agent.address)]);
-        let began = Instant::now();
-        let output = command.args(arguments).output().expect("starting portolan");
-        assert!(began.elapsed() < patience(LONGEST), "{arguments:?} took {:?}", began.elapsed());
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let answer: Value = serde_json::from_str(&said).unwrap_or_default();
-        let code = output.status.code().expect("an exit code");
-        Self { code, report: answer["reports"][0].clone(), answer, said }
-    }
-
-    #[track_caller]
-    fn is(&self, cause: &str, code: i32) {
-        let found = self.report["verdict"]["cause"].as_str();
-        assert_eq!((found, self.code), (Some(cause), code), "{}", self.said);
-    }
-
-    #[track_caller]
-    fn says(&self, words: &str) {
-        let text = self.report["verdict"]["text"].as_str().unwrap_or_default();
-        assert!(text.contains(words), "{}", self.said);
-    }
-}
-
-// === impl Program ===
-
-impl Program {
-    fn start(namespace: &Namespace, program: &str, arguments: &[&str], folder: &Path) -> Self {
-        let mut command = namespace.command(program);
-        command.args(arguments).current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().expect("starting a program"))
-    }
-
-    fn signal(&self, signal: i32) {
-        let pid = i32::try_from(self.0.id()).expect("a pid fits");
-        // SAFETY: kill touches no memory; the child was not waited for, so the pid is its own.
-        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// `CLIENT SERVER:PORT` of a pair.
-fn words(pair: &Pair, port: u16) -> [String; 2] {
-    [pair.client.service.clone(), format!("{}:{port}", pair.server.service)]
-}
-
-/// Tries to connect from the client, and gives up soon.
-fn try_connect(pair: &Pair, to: SocketAddr) -> std::io::Result<TcpStream> {
-    pair.client.act(|| TcpStream::connect_timeout(&to, Duration::from_millis(300)))
-}
-
-/// Waits until the agent has this result of connects from the client of a pair.
-fn connects(agent: &Agent, pair: &Pair, port: u16, result: &str, n: u64) {
-    let port = port.to_string();
-    agent.eventually(n, |now| {
-        now.edges(&[("client", &pair.client.service), ("port", &port), ("role", "client")])
-            .connects(result)
-    });
-}
-
-/// A listener of the server of a pair, and its port; one client has connected to it.
-fn served(pair: &Pair) -> (TcpListener, u16) {
-    let listener = pair.server.listen("0.0.0.0:0");
-    let port = net::port(&listener);
-    let client = pair.client.connect((pair.server.v4, port)).expect("a listener of ours");
-    drop((net::accept(&listener), client));
-    (listener, port)
-}
-
-/// Waits until something listens on a port, without a connect.
-fn listens(namespace: &Namespace, port: u16) {
-    let port = format!(":{port:04X}");
-    let listens = || {
-        let tables = ["tcp", "tcp6"].map(|name| format!("/proc/thread-self/net/{name}"));
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let tables = namespace.within(|| tables.each_ref().map(read));
-        tables.iter().flat_map(|table| table.lines()).any(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            // State 0A is LISTEN.
-            fields.get(1).is_some_and(|local| local.ends_with(&port))
-                && fields.get(3) == Some(&"0A")
-        })
-    };
-    let began = Instant::now();
-    while !listens() {
-        assert!(began.elapsed() < patience(Duration::from_secs(10)), "nothing listens on {port}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn a_connect_that_fails_is_told_apart_by_what_listens_and_what_drops() {
@@ -189,7 +77,7 @@ fn a_connect_that_fails_is_told_apart_by_what_listens_and_what_drops() {
     let found = Diagnosis::of(&agent, &[&client, &server, "--probe-count", "6"]);
     found.is("healthy", 0);
 
-    // Nobody accepts.
+    // The program does not accept.
     let socket = full.server.act(|| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into()).expect("a port");
@@ -307,14 +195,6 @@ fn a_server_that_accepts_is_slow_silent_or_closes_too_early() {
     agent.stop();
 }
 
-/// One exchange of a connection.
-fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
-    client.write_all(b"request").unwrap();
-    net::read_exactly(server, 7).unwrap();
-    server.write_all(b"response").unwrap();
-    net::read_exactly(client, 8).unwrap();
-}
-
 #[test]
 fn a_gateway_a_database_all_edges_and_ports_lead_to_the_same_faults() {
     needs_kernel!();
@@ -381,7 +261,7 @@ fn a_gateway_a_database_all_edges_and_ports_lead_to_the_same_faults() {
     let found = Diagnosis::of(&agent, &["--database", database, "--no-probe"]);
     found.is("never_answers", 1);
     assert_eq!(names(&found.report), fault, "{}", found.said);
-    // Who is not in the chain of a database is not shown.
+    // Services that are not in the chain of the database are not shown.
     let chain = found.answer["chain"].as_array().map(Vec::len);
     assert_eq!(chain, Some(1), "{}", found.said);
 
@@ -402,56 +282,6 @@ fn a_gateway_a_database_all_edges_and_ports_lead_to_the_same_faults() {
     let faults = found.answer["faults"].as_array().cloned().unwrap_or_default();
     assert_eq!((faults.iter().any(is_late), found.code), (true, 1), "{}", found.said);
     agent.stop();
-}
-
-/// Listens on the port of its argument; accepts with the word `accept`, and computes with `burn`.
-const SERVER: &str = "\
-import socket, sys
-server = socket.create_server(('0.0.0.0', int(sys.argv[1])))
-if sys.argv[2] == 'burn':
-    while True: pass
-if sys.argv[2] == 'grow':
-    server.accept()[0].recv(4)
-    hoard = bytearray(300 << 20)
-    for at in range(0, len(hoard), 4096): hoard[at] = 1
-while True: server.accept()[0].close()";
-
-/// A cgroup with a limit; removed when dropped.
-struct Limited(PathBuf);
-
-impl Limited {
-    /// Of version 1, if this host has the controller there, else of version 2: the file and the limit
-    /// in each. `None` if the controller is not available.
-    fn new(controller: &str, first: (&str, &str), second: (&str, &str)) -> Option<Self> {
-        let name = format!("portolan-diagnose-{}", std::process::id());
-        let old = Path::new("/sys/fs/cgroup").join(controller);
-        let (parent, (file, limit)) = if old.join("cgroup.procs").exists() {
-            (old.as_path(), first)
-        } else {
-            (Path::new("/sys/fs/cgroup"), second)
-        };
-        let folder = parent.join(name);
-        fs::create_dir(&folder).ok()?;
-        let limited = Self(folder);
-        fs::write(limited.0.join(file), limit).ok()?;
-        Some(limited)
-    }
-
-    fn take(&self, program: &Program) {
-        let pid = program.0.id().to_string();
-        fs::write(self.0.join("cgroup.procs"), pid).expect("moving a program");
-    }
-}
-
-impl Drop for Limited {
-    fn drop(&mut self) {
-        for _ in 0..50 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 #[test]
@@ -535,45 +365,18 @@ fn a_server_that_does_not_run_is_named_by_what_stops_it() {
     agent.stop();
 }
 
-/// The configuration of an authority that signs what it is asked for.
-const AUTHORITY: &str = "[ca]\ndefault_ca=d\n[d]\nnew_certs_dir=.\ndatabase=index.txt\nserial=serial\ndefault_md=sha256\npolicy=p\n[p]\ncommonName=supplied\n";
-
 #[test]
 fn names_and_certificates_are_probed_without_an_agent_too() {
     needs_kernel!();
     let folder = tempfile::tempdir().unwrap();
     let pair = Pair::new();
-    for (name, text) in [
-        ("ca.cnf", AUTHORITY),
-        ("index.txt", ""),
-        ("serial", "01\n"),
-        ("names", "subjectAltName=DNS:shop.example\n"),
-    ] {
-        fs::write(folder.path().join(name), text).unwrap();
-    }
-    for arguments in [
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=shop -keyout key.pem -out csr.pem",
-        "ca -batch -notext -config ca.cnf -selfsign -keyfile key.pem -in csr.pem -startdate 20200101000000Z -enddate 20200102000000Z -extfile names -out cert.pem",
-    ] {
-        let output =
-            Command::new("openssl").args(arguments.split(' ')).current_dir(folder.path()).output();
-        assert!(output.is_ok_and(|output| output.status.success()), "{arguments}");
-    }
+    make_expired_certificate(folder.path());
     let arguments = ["s_server", "-www", "-accept", "4433", "-cert", "cert.pem", "-key", "key.pem"];
     let _server = Program::start(&pair.server, "openssl", &arguments, folder.path());
     listens(&pair.server, 4433);
     let pid = pair.client.resident_pid().to_string();
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(binary());
-        forget_our_variables(&mut command);
-        command.args(["diagnose", "-o", "json", "--url", "http://127.0.0.1:1", "--pid", &pid]);
-        let began = Instant::now();
-        let output = command.args(arguments).output().expect("starting portolan");
-        assert!(began.elapsed() < patience(LONGEST), "{arguments:?} took {:?}", began.elapsed());
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let answer: Value = serde_json::from_str(&said).unwrap_or_default();
-        let code = output.status.code().expect("an exit code");
-        Diagnosis { code, report: answer["reports"][0].clone(), answer, said }
+        Diagnosis::at("http://127.0.0.1:1", &[&["--pid", &pid], arguments].concat())
     };
     let server = SocketAddr::new(IpAddr::V4(pair.server.v4), 4433).to_string();
     let found = run(&[&server, "--tls-name", "shop.example", "--probe-count", "2"]);

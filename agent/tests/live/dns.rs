@@ -4,9 +4,11 @@
 //! name can name them.
 
 mod asked;
+mod flood;
+mod scene;
 mod server;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,131 +16,15 @@ use loader::hooks::{UNPREEMPTED, find};
 use serde_json::Value;
 
 pub(crate) use self::asked::{Family, answers_count_only_from_a_server_that_was_asked};
+use self::flood::{RESOLVE, budgets, flood};
+use self::scene::{
+    PATIENCE, PAUSE, V4, V6, agent, ask, ask_connected, by_address, expect, ledger, named, pair,
+    servers, source,
+};
 pub(crate) use self::server::Dnsmasq as Resolver;
 use self::server::{Dnsmasq, Message, Record, Responder};
-use crate::agent::Agent;
 use crate::exactness::missing;
-use crate::namespace::{Namespace, Pair};
 use crate::net;
-
-/// An address of no interface: routed to the server's namespace, and local there.
-const V4: &str = "192.0.2";
-const V6: &str = "2001:db8:53";
-/// Timeout of a client's query.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Timeout for a name to appear.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// The two namespaces, with the servers' addresses.
-fn pair() -> Pair {
-    let pair = Pair::new();
-    let (v4, v6) = (pair.server.v4.to_string(), pair.server.v6.to_string());
-    ip(&pair.client, &format!("route add {V4}.0/24 via {v4}"));
-    ip(&pair.client, &format!("-6 route add {V6}::/64 via {v6}"));
-    ip(&pair.server, &format!("route add local {V4}.0/24 dev lo"));
-    ip(&pair.server, &format!("-6 route add local {V6}::/64 dev lo"));
-    pair
-}
-
-fn ip(namespace: &Namespace, arguments: &str) {
-    let status = namespace.command("ip").args(arguments.split_whitespace()).status();
-    assert!(status.expect("starting ip").success(), "ip {arguments}");
-}
-
-/// An agent that reads DNS answers.
-fn agent(more: &[(&str, &str)]) -> Agent {
-    let mut settings = vec![("names.dns", "true")];
-    settings.extend_from_slice(more);
-    Agent::with(&settings)
-}
-
-/// Queries a name as musl and many resolvers do: from a socket that is not connected.
-fn ask(client: &Namespace, server: Ipv4Addr, name: &str, kind: u16) {
-    client.within(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
-        exchange(&socket, &|query| socket.send_to(query, (server, 53)).map(drop), name, kind);
-    });
-}
-
-/// Queries a name as glibc does: from a connected socket.
-fn ask_connected(client: &Namespace, server: Ipv4Addr, name: &str) {
-    client.within(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
-        socket.connect((server, 53)).expect("connecting a UDP socket");
-        exchange(&socket, &|query| socket.send(query).map(drop), name, server::A);
-    });
-}
-
-fn exchange(
-    socket: &UdpSocket,
-    send: &dyn Fn(&[u8]) -> std::io::Result<()>,
-    name: &str,
-    kind: u16,
-) {
-    socket.set_read_timeout(Some(crate::facts::patience(ANSWER_WITHIN))).expect("a timeout");
-    send(&server::query(name, kind)).expect("asking");
-    socket.recv(&mut [0; 4096]).unwrap_or_else(|error| panic!("no answer for {name}: {error}"));
-}
-
-/// The client's edges on a port, each as (server, source, kind, connections).
-fn servers(agent: &Agent, port: u16) -> Vec<(String, String, String, u64)> {
-    let answer = agent.json("/api/v1/edges");
-    let edges = answer["edges"].as_array().expect("a list of edges").iter();
-    let text = |edge: &Value, field: &str| edge[field].as_str().unwrap_or_default().to_owned();
-    edges
-        .filter(|edge| edge["port"] == port && edge["role"] == "client")
-        .map(|edge| {
-            let [server, source, kind] =
-                ["server", "server_source", "server_kind"].map(|field| text(edge, field));
-            (server, source, kind, edge["opened"].as_u64().unwrap_or_default())
-        })
-        .collect()
-}
-
-fn named(name: &str, connections: u64) -> (String, String, String, u64) {
-    (name.to_owned(), "dns".to_owned(), "dns_name".to_owned(), connections)
-}
-
-fn by_address(address: &str, connections: u64) -> (String, String, String, u64) {
-    (address.to_owned(), "address".to_owned(), "address".to_owned(), connections)
-}
-
-#[track_caller]
-fn expect(agent: &Agent, port: u16, expected: &[(String, String, String, u64)]) {
-    let began = Instant::now();
-    loop {
-        let found = servers(agent, port);
-        if found == expected {
-            return;
-        }
-        let sources = &agent.json("/api/v1/status")["name_sources"];
-        assert!(
-            began.elapsed() < crate::facts::patience(PATIENCE),
-            "expected {expected:?}, found {found:?}; {sources}\nlost: {:?}",
-            agent.scrape().losses()
-        );
-        std::thread::sleep(PAUSE);
-    }
-}
-
-/// DNS answers: seen, exported, lost.
-fn ledger(agent: &Agent) -> (u64, u64, u64) {
-    let now = agent.ledger_adds_up();
-    let of = |name: &str| now.sum(name, &[("class", "dns_answer")]);
-    (
-        of("portolan_events_seen_total"),
-        of("portolan_events_exported_total"),
-        of("portolan_events_lost_total"),
-    )
-}
-
-/// The source in `/api/v1/status`, if it is there.
-fn source(agent: &Agent) -> Option<Value> {
-    let status = agent.json("/api/v1/status");
-    let mut sources = status["name_sources"].as_array().expect("a list").iter();
-    sources.find(|source| source["name"] == "dns").cloned()
-}
 
 #[test]
 fn a_server_is_called_what_the_program_asked_for() {
@@ -316,48 +202,6 @@ fn what_a_server_cuts_off_or_makes_up_does_no_harm() {
     agent.stop();
 }
 
-/// Two pairs whose clients have budgets of their own, which are by inode number.
-fn budgets() -> (Pair, Pair) {
-    let one = pair();
-    let mut others = std::iter::repeat_with(pair);
-    let other = others.find(|other| other.client.inode() % 64 != one.client.inode() % 64);
-    (one, other.expect("an endless number of them"))
-}
-
-/// Sends itself `wanted` answers in the client's namespace, each with so many addresses; returns how
-/// many arrived.
-fn flood(pair: &Pair, wanted: u32, addresses: u8) -> u64 {
-    let server = pair.server.within(|| UdpSocket::bind((pair.server.v4, 53)).expect("port 53"));
-    let client = pair.client.within(|| UdpSocket::bind((pair.client.v4, 0)).expect("a socket"));
-    client.connect((pair.server.v4, 53)).expect("connecting a UDP socket");
-    client.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
-    let to = client.local_addr().expect("it has an address");
-    let question = server::Question::new("flood.portolan.test", server::A);
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut arrived = 0;
-            while client.recv(&mut [0; 2048]).is_ok() {
-                arrived += 1;
-            }
-            arrived
-        });
-        for number in 0..wanted {
-            let [_, b, c, d] = number.to_be_bytes();
-            let record = |n: u8| {
-                let address = format!("11.{}.{c}.{d}", b.wrapping_add(n));
-                Record::a(&question.name, 60, &address)
-            };
-            let records: Vec<_> = (0..addresses).map(record).collect();
-            server.send_to(&Message::answer(&question, &records).0, to).expect("sending");
-            if number % 64 == 0 {
-                // Else most of them find no room in the reader's buffer.
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
-        reader.join().expect("the reader ends when nothing comes")
-    })
-}
-
 #[test]
 fn a_flood_of_answers_is_counted_and_costs_only_who_is_flooded() {
     needs_kernel!();
@@ -419,7 +263,7 @@ fn a_flood_of_large_answers_leaves_others_room_in_the_ring() {
     let responder = Responder::start(&other.server, |question| {
         vec![Message::answer(question, &[Record::a(&question.name, 60, &format!("{V4}.50"))])]
     });
-    // Nobody reads the ring before this test does.
+    // The ring is not read before this test does.
     let agent = agent(&[("limits.ring_bytes", "65536"), ("collection_interval", "1m")]);
     flood(&flooded, 2000, 60);
     ask(&other.client, other.server.v4, "calm.portolan.test", server::A);
@@ -436,26 +280,6 @@ fn a_flood_of_large_answers_leaves_others_room_in_the_ring() {
     drop((open, responder));
     agent.stop();
 }
-
-/// A user who asks servers of their own, in four user namespaces, for 6000 addresses.
-const RESOLVE: &str = "
-import socket, struct, sys, time
-server, client = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
-server.bind(('127.0.0.1', 53))
-client.connect(('127.0.0.1', 53))
-place = int(sys.argv[1])
-for number in range(25):
-    name = b'\\x05n%04d\\x07example\\0' % number + struct.pack('!HH', 1, 1)
-    client.send(struct.pack('!6H', number, 0x0100, 1, 0, 0, 0) + name)
-    _, asker = server.recvfrom(512)
-    records = b''.join(
-        struct.pack('!HHHIH4B', 0xc00c, 1, 1, 600, 4, 11, place, number, host)
-        for host in range(1, 61)
-    )
-    server.sendto(struct.pack('!6H', number, 0x8180, 1, 60, 0, 0) + name + records, asker)
-    client.recv(4096)
-    time.sleep(0.02)
-";
 
 #[test]
 fn all_namespaces_of_a_user_have_one_share_of_the_names() {

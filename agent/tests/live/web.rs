@@ -1,143 +1,24 @@
-//! The endpoint under its web configuration file, and under clients that mean no good: the agent
-//! as users run it, openssl and curl as clients.
+//! The endpoint under its web configuration file, and under hostile clients: the agent as users run
+//! it, openssl and curl as clients.
+
+mod clients;
+mod keys;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, Start, binary, forget_our_variables};
+use self::clients::{
+    ASK, FLOOD, agent, cpu_time, curl, eventually, ready, s_client, said, sockets,
+};
+pub use self::keys::Keys;
+use crate::agent::{Agent, binary, forget_our_variables};
 use crate::facts::patience;
 use crate::impostors::{Impostor, as_user};
 use crate::namespace::Pair;
 use crate::net;
-
-/// A folder with an authority, a server's certificate and one of a client.
-pub struct Keys {
-    folder: tempfile::TempDir,
-}
-
-impl Keys {
-    /// All of them, made anew.
-    pub fn new() -> Self {
-        let keys = Self { folder: tempfile::tempdir().unwrap() };
-        keys.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
-        keys.issue("server", "DNS:localhost,IP:127.0.0.1");
-        keys.issue("scraper", "DNS:scraper.example");
-        keys.issue("outsider", "DNS:outsider.example");
-        keys
-    }
-
-    /// Where one of its files is.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let mut openssl = Command::new("openssl");
-        openssl.args(arguments.split(' ')).current_dir(self.folder.path());
-        let output = openssl.output().expect("starting openssl");
-        assert!(output.status.success(), "{arguments}\n{}", said(&output));
-    }
-
-    fn issue(&self, name: &str, sans: &str) {
-        fs::write(self.path("san.ext"), format!("subjectAltName={sans}\n")).unwrap();
-        self.openssl(&format!("req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
-        self.openssl(&format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san.ext -out {name}.pem"));
-    }
-
-    /// Writes a file beside them; its path.
-    pub fn write(&self, name: &str, text: &str) -> String {
-        fs::write(self.path(name), text).unwrap();
-        self.text(name)
-    }
-
-    fn configure(&self, text: &str) -> String {
-        self.write("web.yml", text)
-    }
-}
-
-fn said(output: &Output) -> String {
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    )
-}
-
-/// An agent with access control; the test waits until it answers.
-fn agent(settings: &[(&str, &str)]) -> Agent {
-    Agent::launch(&Start { settings: settings.to_vec(), unasked: true, ..Start::default() })
-}
-
-/// The status that curl gets, 0 without a response.
-fn curl(agent: &Agent, scheme: &str, path: &str, arguments: &[&str]) -> u16 {
-    let url = format!("{scheme}://localhost:{}{path}", agent.address.port());
-    let mut curl = Command::new("curl");
-    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]);
-    let output = curl.args(arguments).arg(url).output().expect("starting curl");
-    String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0)
-}
-
-#[track_caller]
-fn eventually<T: PartialEq + std::fmt::Debug>(expected: T, value: impl Fn() -> T) {
-    let began = Instant::now();
-    loop {
-        let now = value();
-        if now == expected {
-            return;
-        }
-        assert!(
-            began.elapsed() < patience(Duration::from_secs(10)),
-            "expected {expected:?}, still {now:?}"
-        );
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn s_client(agent: &Agent, arguments: &[&str]) -> String {
-    let mut client = Command::new("openssl");
-    client.args(["s_client", "-connect", &agent.address.to_string()]).args(arguments);
-    said(&client.stdin(Stdio::null()).output().expect("starting openssl"))
-}
-
-/// CPU time of the agent so far (man 5 proc_pid_stat; a tick is 10 ms).
-fn cpu_time(agent: &Agent) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap();
-    let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
-    Duration::from_millis(ticks * 10)
-}
-
-fn ready(agent: &Agent, ca: &str) {
-    eventually(200, || curl(agent, "https", "/-/ready", &["--cacert", ca]));
-}
-
-/// Inodes of sockets that a process has open.
-fn sockets(pid: u32) -> Vec<String> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the agent is ours");
-    let links = descriptors.flatten().filter_map(|one| fs::read_link(one.path()).ok());
-    let names = links.filter_map(|link| link.to_str().map(str::to_owned));
-    let inode = |name: String| Some(name.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned());
-    names.filter_map(inode).collect()
-}
-
-/// Asks at a Unix socket, as `/usr/bin/python3 -c` with its path: the status, or the error.
-const ASK: &str = "\
-import socket, sys
-client = socket.socket(socket.AF_UNIX)
-try:
-    client.connect(sys.argv[1])
-    client.sendall(b'GET /metrics HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n')
-    print(client.recv(12).decode())
-except OSError as error:
-    print(error.strerror)";
 
 #[test]
 fn at_the_unix_socket_only_other_users_of_the_host_read_nothing() {
@@ -184,32 +65,6 @@ fn at_the_unix_socket_only_other_users_of_the_host_read_nothing() {
     drop((client, served));
     agent.stop();
 }
-
-/// Opens connections to a port as fast as it can from three threads, and keeps the last 200 of each;
-/// says so after the first thousand.
-const FLOOD: &str = "\
-import socket, sys, threading
-port, opened = int(sys.argv[1]), [0]
-said = threading.Event()
-def flood():
-    ring = []
-    while True:
-        try:
-            one = socket.socket()
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b'\\1\\0\\0\\0\\0\\0\\0\\0')
-            one.settimeout(2)
-            one.connect(('127.0.0.1', port))
-            ring.append(one)
-            opened[0] += 1
-            if len(ring) > 200:
-                ring.pop(0).close()
-            if opened[0] > 1000 and not said.is_set():
-                said.set()
-                print('ready', flush=True)
-        except OSError:
-            pass
-for _ in range(3):
-    threading.Thread(target=flood).start()";
 
 #[test]
 fn a_flood_of_connections_of_a_user_cuts_no_scrape() {

@@ -177,7 +177,7 @@ pub struct Latency {
 // === impl Latency ===
 
 impl Latency {
-    /// A quantile of so many seconds stands for this and more: the last exported bound.
+    /// A quantile of this many seconds stands for this and more: the last exported bound.
     pub const LONGEST_SECONDS: f64 = 10.0;
 }
 

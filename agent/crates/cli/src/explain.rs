@@ -11,7 +11,7 @@ use crate::{Output, print};
 
 /// Longer titles are cut in the list.
 const TITLE_CHARS: usize = 100;
-/// At most so many topics are suggested for one that there is not.
+/// Maximum number of topics that are suggested for an unknown one.
 const SUGGESTIONS: usize = 8;
 
 /// Arguments of `portolan explain`.

@@ -67,25 +67,17 @@ struct Operation<'a> {
     request: &'a Latency,
 }
 
-const fn left(title: &'static str) -> Column {
-    Column { title, left: true, rank: 0 }
-}
-
-const fn right(title: &'static str, rank: u8) -> Column {
-    Column { title, left: false, rank }
-}
-
 const COLUMNS: &[Column] = &[
-    left("CLIENT"),
-    left("SERVER"),
-    right("PORT", 0),
-    left("PROTOCOL"),
-    right("CONNS", 3),
-    right("RESPONSES", 0),
-    right("ERR%", 0),
-    left("STATUS"),
-    right("P50", 2),
-    right("P99", 1),
+    Column::left("CLIENT"),
+    Column::left("SERVER"),
+    Column::right("PORT"),
+    Column::left("PROTOCOL"),
+    Column::right("CONNS").rank(3),
+    Column::right("RESPONSES"),
+    Column::right("ERR%"),
+    Column::left("STATUS"),
+    Column::right("P50").rank(2),
+    Column::right("P99").rank(1),
 ];
 
 pub(super) fn run(arguments: &OperationsArgs) -> anyhow::Result<Outcome> {

@@ -75,20 +75,16 @@ struct SuggestArgs {
     connection: Connection,
 }
 
-const fn left(title: &'static str, rank: u8) -> Column {
-    Column { title, left: true, rank }
-}
-
 const VIOLATIONS: &[Column] = &[
-    left("LAST SEEN", 4),
-    left("CLIENT", 0),
-    left("ADDRESS", 2),
-    left("SEGMENT", 1),
-    left("SERVER", 0),
-    left("ADDRESS", 3),
-    left("SEGMENT", 1),
-    Column { title: "CONNECTIONS", left: false, rank: 0 },
-    left("WHY", 0),
+    Column::left("LAST SEEN").rank(4),
+    Column::left("CLIENT"),
+    Column::left("ADDRESS").rank(2),
+    Column::left("SEGMENT").rank(1),
+    Column::left("SERVER"),
+    Column::left("ADDRESS").rank(3),
+    Column::left("SEGMENT").rank(1),
+    Column::right("CONNECTIONS"),
+    Column::left("WHY"),
 ];
 
 pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<Outcome> {

@@ -103,28 +103,20 @@ struct WatchArgs {
     target: Target,
 }
 
-const fn name(title: &'static str, rank: u8) -> Column {
-    Column { title, left: true, rank }
-}
-
-const fn number(title: &'static str, rank: u8) -> Column {
-    Column { title, left: false, rank }
-}
-
 const COLUMNS: &[Column] = &[
-    name("SERVICE", 0),
-    name("KIND", 3),
-    name("PORTS", 1),
-    name("HEALTH", 0),
-    number("CONNECTS", 4),
-    number("FAILED", 0),
-    number("REQUESTS", 2),
-    number("UNANS", 1),
-    number("P50", 5),
-    number("P99", 0),
-    number("ABORTS", 5),
-    number("RESETS", 0),
-    number("LISTEN DROPS", 6),
+    Column::left("SERVICE"),
+    Column::left("KIND").rank(3),
+    Column::left("PORTS").rank(1),
+    Column::left("HEALTH"),
+    Column::right("CONNECTS").rank(4),
+    Column::right("FAILED"),
+    Column::right("REQUESTS").rank(2),
+    Column::right("UNANS").rank(1),
+    Column::right("P50").rank(5),
+    Column::right("P99"),
+    Column::right("ABORTS").rank(5),
+    Column::right("RESETS"),
+    Column::right("LISTEN DROPS").rank(6),
 ];
 
 pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
@@ -251,7 +243,7 @@ pub fn kind(one: &ServiceStatus) -> &'static str {
     if one.service.parse::<IpAddr>().is_ok() { "address" } else { one.kind.as_str() }
 }
 
-/// Only servers have a health: a client has none.
+/// Only servers have a health.
 pub fn state(one: &ServiceStatus) -> &'static str {
     let serves = !(one.listens.is_empty() && one.serves.is_empty() && one.registered.is_empty());
     if one.health.state == HealthState::Idle && !serves { "-" } else { one.health.state.as_str() }

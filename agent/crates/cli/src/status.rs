@@ -90,9 +90,9 @@ fn text(status: &Status) -> String {
 
 fn push_hooks(text: &mut String, status: &Status) {
     let timed = status.hooks.iter().any(|hook| hook.runs > 0);
-    let mut columns = vec![name("HOOK"), name("STATE")];
+    let mut columns = vec![Column::left("HOOK"), Column::left("STATE")];
     if timed {
-        columns.extend([number("RUNS"), number("EACH"), number("MISSED")]);
+        columns.extend([Column::right("RUNS"), Column::right("EACH"), Column::right("MISSED")]);
     }
     let row = |hook: &Hook| {
         let state = if hook.attached { "attached" } else { "off" };
@@ -125,11 +125,11 @@ fn push_hooks(text: &mut String, status: &Status) {
 fn push_sources(text: &mut String, status: &Status) {
     let there = |source: &&NameSource| source.state != NameSourceState::Absent;
     let columns = [
-        name("NAME SOURCE"),
-        name("STATE"),
-        number("ENTRIES"),
-        number("QUERIES"),
-        number("ERRORS"),
+        Column::left("NAME SOURCE"),
+        Column::left("STATE"),
+        Column::right("ENTRIES"),
+        Column::right("QUERIES"),
+        Column::right("ERRORS"),
     ];
     let row = |source: &NameSource| {
         vec![
@@ -155,8 +155,13 @@ fn push_sources(text: &mut String, status: &Status) {
 }
 
 fn push_ledger(text: &mut String, status: &Status) {
-    let columns =
-        [name("EVENTS"), number("SEEN"), number("EXPORTED"), number("DROPPED"), name("REASON")];
+    let columns = [
+        Column::left("EVENTS"),
+        Column::right("SEEN"),
+        Column::right("EXPORTED"),
+        Column::right("DROPPED"),
+        Column::left("REASON"),
+    ];
     let row = |entry: &LedgerEntry| {
         let why: Vec<String> =
             entry.lost.iter().map(|(reason, n)| format!("{reason} {}", human::count(*n))).collect();
@@ -180,7 +185,12 @@ fn push_ledger(text: &mut String, status: &Status) {
 }
 
 fn push_maps(text: &mut String, status: &Status) {
-    let columns = [name("MAP"), number("USED"), number("CAPACITY"), number("FULL")];
+    let columns = [
+        Column::left("MAP"),
+        Column::right("USED"),
+        Column::right("CAPACITY"),
+        Column::right("FULL"),
+    ];
     let row = |map: &Table| {
         let full = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
         vec![
@@ -192,14 +202,6 @@ fn push_maps(text: &mut String, status: &Status) {
     };
     let rows: Vec<_> = status.tables.iter().map(row).collect();
     text.push_str(&table::render(&columns, &rows, None));
-}
-
-const fn name(title: &'static str) -> Column {
-    Column { title, left: true, rank: 0 }
-}
-
-const fn number(title: &'static str) -> Column {
-    Column { title, left: false, rank: 0 }
 }
 
 #[cfg(test)]

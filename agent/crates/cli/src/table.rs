@@ -15,10 +15,28 @@ use super::human;
 pub struct Column {
     /// Its heading.
     pub title: &'static str,
-    /// Names stand left, numbers right.
+    /// Names are aligned left, numbers right.
     pub left: bool,
     /// Omitted before all of a lower rank if there is no room; 0 = never.
     pub rank: u8,
+}
+
+impl Column {
+    /// A column of names that is never omitted.
+    pub const fn left(title: &'static str) -> Self {
+        Self { title, left: true, rank: 0 }
+    }
+
+    /// A column of numbers that is never omitted.
+    pub const fn right(title: &'static str) -> Self {
+        Self { title, left: false, rank: 0 }
+    }
+
+    /// The same with this [rank](Self::rank).
+    #[must_use]
+    pub const fn rank(self, rank: u8) -> Self {
+        Self { rank, ..self }
+    }
 }
 
 /// Between two columns.
@@ -258,11 +276,8 @@ pub fn shortened(cell: &str, longest: usize) -> String {
 mod tests {
     use super::*;
 
-    const COLUMNS: &[Column] = &[
-        Column { title: "NAME", left: true, rank: 0 },
-        Column { title: "COUNT", left: false, rank: 1 },
-        Column { title: "REST", left: false, rank: 2 },
-    ];
+    const COLUMNS: &[Column] =
+        &[Column::left("NAME"), Column::right("COUNT").rank(1), Column::right("REST").rank(2)];
 
     fn rows() -> Vec<Vec<String>> {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
@@ -296,11 +311,8 @@ b                              1000
 
     #[test]
     fn where_room_is_short_names_lose_their_middle_and_words_their_end() {
-        const COLUMNS: &[Column] = &[
-            Column { title: "NAME", left: true, rank: 0 },
-            Column { title: "COUNT", left: false, rank: 0 },
-            Column { title: "WHY", left: true, rank: 0 },
-        ];
+        const COLUMNS: &[Column] =
+            &[Column::left("NAME"), Column::right("COUNT"), Column::left("WHY")];
         let row = ["checkout-service-7", "1234", "12 connect timed out, 3 unanswered"];
         let rows = [row.map(str::to_owned).to_vec()];
         let check = |room, expected: &str| {
@@ -325,11 +337,8 @@ b                              1000
 
     #[test]
     fn colours_are_for_states_and_failures_and_change_no_column() {
-        const COLUMNS: &[Column] = &[
-            Column { title: "NAME", left: true, rank: 0 },
-            Column { title: "HEALTH", left: true, rank: 0 },
-            Column { title: "FAILED", left: false, rank: 0 },
-        ];
+        const COLUMNS: &[Column] =
+            &[Column::left("NAME"), Column::left("HEALTH"), Column::right("FAILED")];
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
         let rows = [row(["failing", "failing", "7"]), row(["b", "ok", "0"])];
         let plain = painted(COLUMNS, &rows, None, false);

@@ -46,36 +46,28 @@ pub struct TimeoutsArgs {
     report: Report,
 }
 
-const fn left(title: &'static str) -> Column {
-    Column { title, left: true, rank: 0 }
-}
-
-const fn right(title: &'static str, rank: u8) -> Column {
-    Column { title, left: false, rank }
-}
-
 const COLUMNS: &[Column] = &[
-    left("CLIENT"),
-    left("SERVER"),
-    right("SERVER CLOSES", 0),
-    right("COUNT", 3),
-    right("CLIENT CLOSES", 0),
-    right("COUNT", 3),
-    right("USED AFTER", 0),
-    right("COUNT", 3),
-    right("REQUEST P99", 2),
-    right("RESET", 1),
-    left("VERDICT"),
+    Column::left("CLIENT"),
+    Column::left("SERVER"),
+    Column::right("SERVER CLOSES"),
+    Column::right("COUNT").rank(3),
+    Column::right("CLIENT CLOSES"),
+    Column::right("COUNT").rank(3),
+    Column::right("USED AFTER"),
+    Column::right("COUNT").rank(3),
+    Column::right("REQUEST P99").rank(2),
+    Column::right("RESET").rank(1),
+    Column::left("VERDICT"),
 ];
 
 const WAITS: &[Column] = &[
-    left("CLIENT"),
-    left("SERVER"),
-    right("UNANSWERED", 0),
-    right("TOO LATE", 1),
-    right("WAITS AT LEAST", 0),
-    right("AT MOST", 0),
-    right("REQUEST P99", 2),
+    Column::left("CLIENT"),
+    Column::left("SERVER"),
+    Column::right("UNANSWERED"),
+    Column::right("TOO LATE").rank(1),
+    Column::right("WAITS AT LEAST"),
+    Column::right("AT MOST"),
+    Column::right("REQUEST P99").rank(2),
 ];
 
 pub(super) fn run(arguments: &TimeoutsArgs) -> anyhow::Result<Outcome> {
@@ -136,7 +128,7 @@ fn idle(edges: &[EdgeTimeouts], room: Option<usize>) -> String {
     text
 }
 
-/// Chains of callers, and who waits longer than its caller.
+/// Chains of callers, and services that wait longer than their callers.
 fn waits(waits: &[EdgeWaits], room: Option<usize>) -> String {
     let mut rows = Vec::new();
     let mut first: Vec<&EdgeWaits> = waits.iter().filter(|one| one.unanswered > 0).collect();

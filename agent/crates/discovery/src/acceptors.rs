@@ -1,6 +1,6 @@
 //! Services whose listening socket was opened by another program: systemd, inetd. The kernel half
-//! knows the one that opened it, on every connection; who accepts them is found among the processes
-//! that have the socket, or a connection of it.
+//! knows the one that opened it, on every connection; the process that accepts them is found among
+//! those that have the socket, or a connection of it.
 //!
 //! A name that was found stays when the service ends: its connections were accepted by it.
 

@@ -45,7 +45,7 @@ pub struct Cgroups {
 pub enum Lookup {
     /// The process is in this cgroup.
     Found(Arc<CgroupInfo>),
-    /// There is none, now or later.
+    /// There is none, and there will be none.
     NotFound,
     /// A probe is pending: there is an answer within seconds.
     Running,

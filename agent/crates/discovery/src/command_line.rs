@@ -1,23 +1,15 @@
 //! What an interpreter runs, from its arguments: the script, module or class behind the flags.
 //!
-//! Web servers that load an application (`gunicorn shop.wsgi:app`) are called by it.
+//! A web server that loads an application (`gunicorn shop.wsgi:app`) is named after it.
 
-use super::flags::{
-    BUN, DENO, DOTNET, Flags, JAVA, LOADER, NODE, NPX, PERL, PHP, PYTHON, RUBY, Target,
-};
+mod node;
+mod python;
+
+pub(super) use self::node::package_script;
+pub(super) use self::python::{application_name, is_worker};
+use super::flags::{BUN, DENO, DOTNET, Flags, JAVA, NODE, PERL, PHP, PYTHON, RUBY, Target};
 use super::program_name::{ProgramName, basename};
 use super::shell;
-
-/// Flags of npm, yarn and pnpm that take a value.
-const PACKAGE_VALUE: &str = "--prefix -C --dir --cwd --workspace -w --filter -F --loglevel";
-/// The same without one.
-const PACKAGE_BARE: &str = "--silent -s --quiet -q --if-present --workspaces -r --recursive";
-/// Sub-commands that run a task.
-const PACKAGE_VERBS: [&str; 9] =
-    ["run", "run-script", "exec", "x", "dlx", "start", "test", "serve", "dev"];
-/// Flags of Python's application servers that take no value.
-const SERVER_BARE: &str = "-D -R -S --reload --preload --daemon --factory --proxy-headers \
-    --proxy-protocol --capture-output --use-colors --ws --spew --access-log --debug";
 
 /// A language whose interpreter is known by its command name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,22 +58,11 @@ impl Language {
     }
 }
 
-/// Whether Python runs what another process of the same program handed to it: a worker of
-/// `multiprocessing`.
-pub(super) fn is_worker(arguments: &[String]) -> bool {
-    let mut code = arguments.iter().skip_while(|argument| *argument != "-c").skip(1);
-    code.next().is_some_and(|code| {
-        ["from multiprocessing.spawn ", "from multiprocessing.forkserver "]
-            .iter()
-            .any(|start| code.starts_with(start))
-    })
-}
-
 /// What an interpreter of `language` runs with these arguments (without its own name).
 pub(super) fn program(language: Language, arguments: &[String]) -> Option<ProgramName> {
     match language {
-        Language::Node => node(arguments),
-        Language::Python => python(arguments),
+        Language::Node => node::node(arguments),
+        Language::Python => python::python(arguments),
         Language::Java => java(arguments),
         Language::Ruby => ruby(arguments),
         Language::Perl => plain(&PERL, arguments),
@@ -111,67 +92,9 @@ pub(super) fn program_in_title(language: Language, words: &[String]) -> Option<P
         }
     };
     match flags.target_in_title(words) {
-        Target::Script(path, _) if language == Language::Python => python_script(path),
+        Target::Script(path, _) if language == Language::Python => python::python_script(path),
         Target::Script(path, _) | Target::Named(path, _) => ProgramName::of(path),
         Target::Nameless => None,
-    }
-}
-
-/// `npm run start` and `npm start` → `npm start`; for yarn and pnpm alike. `None` if the command
-/// is none of them.
-pub(super) fn package_script(command: &str) -> Option<ProgramName> {
-    let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-    let (tool, rest) = words.split_first()?;
-    matches!(tool.as_str(), "npm" | "yarn" | "pnpm").then(|| package_tool(tool, rest))?
-}
-
-fn package_tool(tool: &str, arguments: &[String]) -> Option<ProgramName> {
-    let mut words = arguments.iter().map(String::as_str);
-    let script = match package_word(&mut words) {
-        Some("run" | "run-script" | "exec" | "x" | "dlx") => package_word(&mut words),
-        first => first,
-    };
-    script.and_then(|script| ProgramName::task(tool, script)).or_else(|| ProgramName::of(tool))
-}
-
-/// The next argument of a package tool that is neither a flag nor a flag's value.
-fn package_word<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut is_doubtful = false;
-    while let Some(word) = words.next() {
-        if !word.starts_with('-') {
-            return Some(word).filter(|word| !is_doubtful || PACKAGE_VERBS.contains(word));
-        }
-        let listed = |list: &str| list.split_ascii_whitespace().any(|one| one == word);
-        if listed(PACKAGE_VALUE) {
-            words.next();
-        }
-        // Behind `--` are arguments of the script.
-        if word == "--" {
-            return None;
-        }
-        is_doubtful = !(word.contains('=') || listed(PACKAGE_BARE) || listed(PACKAGE_VALUE));
-    }
-    None
-}
-
-fn node(arguments: &[String]) -> Option<ProgramName> {
-    match NODE.target(arguments) {
-        Target::Named(script, _) => ProgramName::task("node", script),
-        Target::Nameless => None,
-        Target::Script(script, rest) => {
-            let base = basename(script);
-            let behind = match base.split('.').next().unwrap_or(base) {
-                "npm-cli" | "npm" => return package_tool("npm", rest),
-                "yarn" | "yarnpkg" => return package_tool("yarn", rest),
-                "pnpm" => return package_tool("pnpm", rest),
-                "npx-cli" | "npx" => plain(&NPX, rest),
-                "ts-node" | "ts-node-dev" | "tsx" | "nodemon" | "babel-node" | "inspect" => {
-                    plain(&LOADER, rest)
-                }
-                _ => None,
-            };
-            behind.or_else(|| in_directory(script, "index.js")).or_else(|| ProgramName::of(script))
-        }
     }
 }
 
@@ -180,90 +103,8 @@ fn in_directory(path: &str, script: &str) -> Option<ProgramName> {
     matches!(path, "." | "./").then(|| ProgramName::of(script)).flatten()
 }
 
-fn python(arguments: &[String]) -> Option<ProgramName> {
-    match PYTHON.target(arguments) {
-        Target::Named(module, rest) => {
-            python_application(module, rest).or_else(|| ProgramName::of(module))
-        }
-        Target::Script(path, rest) => {
-            python_application(basename(path), rest).or_else(|| python_script(path))
-        }
-        Target::Nameless => None,
-    }
-}
-
-/// `python /srv/shop` runs the folder's `__main__.py`.
-fn python_script(path: &str) -> Option<ProgramName> {
-    let folder = path.strip_suffix("/__main__.py").unwrap_or(path);
-    in_directory(folder, "__main__.py").or_else(|| ProgramName::of(folder))
-}
-
-/// Application servers are called by the application they load: `uvicorn shop.web:app` is
-/// `shop.web`, as `python -m shop.web` is.
-fn python_application(program: &str, arguments: &[String]) -> Option<ProgramName> {
-    let application = match program {
-        // Its titles have this name, too.
-        "gunicorn" if value_of(["-n", "--name"], arguments).is_some() => {
-            value_of(["-n", "--name"], arguments)
-        }
-        "gunicorn" | "uvicorn" | "hypercorn" | "daphne" | "granian" | "waitress-serve"
-        | "waitress" => application(arguments),
-        "flask" | "celery" => value_of(["-A", "--app"], arguments),
-        _ => None,
-    };
-    application.and_then(application_name)
-}
-
-/// The value of a flag, in its short or its long form.
-fn value_of<'a>([short, long]: [&str; 2], arguments: &'a [String]) -> Option<&'a str> {
-    let next = arguments.iter().position(|argument| argument == short || argument == long);
-    let next = next.and_then(|at| arguments.get(at + 1)).map(String::as_str);
-    next.or_else(|| {
-        let joined = |argument: &'a String| argument.strip_prefix(long)?.strip_prefix('=');
-        arguments.iter().find_map(joined)
-    })
-}
-
-/// The application in `shop.wsgi:app`, `shop.wsgi`, or a name that was given to it.
-pub(super) fn application_name(text: &str) -> Option<ProgramName> {
-    match text.split_once(':') {
-        Some(_) => ProgramName::word(module_of(text)?),
-        None => ProgramName::word(text),
-    }
-}
-
-/// `module.path:attribute`, if that is the first argument that cannot be a flag's value.
-/// `localhost:8000` and `unix:/run/x` are none.
-fn application(arguments: &[String]) -> Option<&str> {
-    let mut is_doubtful = false;
-    let argument = arguments.iter().find(|argument| {
-        if argument.starts_with('-') {
-            let is_bare = argument.starts_with("--no-")
-                || SERVER_BARE.split_ascii_whitespace().any(|one| one == argument.as_str());
-            // `-w4` has its value.
-            let is_bundle = !argument.starts_with("--") && argument.len() > 2;
-            is_doubtful = !(is_bare || is_bundle || argument.contains('='));
-            return false;
-        }
-        !std::mem::take(&mut is_doubtful)
-    })?;
-    module_of(argument).is_some().then_some(argument)
-}
-
-/// The module of `module.path:attribute`.
-fn module_of(argument: &str) -> Option<&str> {
-    let (module, attribute) = argument.split_once(':')?;
-    let starts_well = |text: &str| text.starts_with(|c: char| c.is_alphabetic() || c == '_');
-    let is_name = |text: &str| {
-        starts_well(text) && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
-    };
-    let attribute = attribute.split('(').next().unwrap_or(attribute);
-    (is_name(module) && is_name(attribute) && !matches!(module, "file" | "python"))
-        .then_some(module)
-}
-
 fn java(arguments: &[String]) -> Option<ProgramName> {
-    // Files of further arguments are not read.
+    // Argument files (`@file`) are not read.
     let arguments: Vec<String> =
         arguments.iter().filter(|argument| !argument.starts_with('@')).cloned().collect();
     match JAVA.target(&arguments) {

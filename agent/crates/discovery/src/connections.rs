@@ -151,7 +151,7 @@ impl Connections {
                     port: requested.1,
                     netns: first.netns,
                 };
-                // Of two connections with the same ends nobody knows which one the note is about.
+                // Of two connections with the same ends it is unknown which one the note is about.
                 let owner = if entries.len() == 1 { owner_of(&handshake) } else { None };
                 routes.insert(Route {
                     netns: first.netns,
@@ -216,7 +216,7 @@ mod tests {
         }
     }
 
-    /// Nobody is known.
+    /// No client is known.
     fn nobody() -> OwnerOf {
         Arc::new(|_| None)
     }

@@ -4,15 +4,18 @@
 //! holds only the newest ([`sources`](super::sources)). So nothing queues up, a missed
 //! event does no harm, and the core never waits.
 
-use std::net::IpAddr;
+mod starts;
+
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
 use hashbrown::{HashMap, HashSet};
 
+pub use self::starts::Allocated;
+use self::starts::{FailedStart, RefusedStart};
 use super::cgroup_info::CgroupInfo;
 use super::connections::Routes;
-use model::port::{Port, Protocol};
+use model::port::Port;
 use model::service::{Entity, Service};
 
 /// Maximum number of entries of a table; more are counted and left out.
@@ -38,40 +41,6 @@ pub struct Frontend {
     pub service: Service,
     /// The addresses of its endpoints.
     pub backends: Vec<Address>,
-}
-
-/// A container that failed to start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct FailedStart {
-    /// CLOCK_MONOTONIC microseconds.
-    at_us: u64,
-    workload: Workload,
-}
-
-/// A container that the engine did not start, because it had given a port of it to another one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allocated {
-    /// The network namespace that the port is in.
-    pub netns: u32,
-    /// The port.
-    pub port: Port,
-    /// The address; unspecified: all.
-    pub address: IpAddr,
-    /// When, CLOCK_MONOTONIC microseconds.
-    pub at_us: u64,
-    /// The container that was not started.
-    pub claimant: Workload,
-    /// The one that has the port.
-    pub holder: Workload,
-}
-
-/// A port that a container was to publish when it was not started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct RefusedStart {
-    port: Port,
-    address: IpAddr,
-    at_us: u64,
-    workload: Workload,
 }
 
 /// Everything that one source knows.
@@ -127,7 +96,7 @@ impl Inventory {
         self.dropped += put(&mut self.pods, uid.into(), workload);
     }
 
-    /// An address that a container or pod has for itself. If two have it, it names neither.
+    /// An address of a single container or pod. If two have it, it names neither.
     pub fn add_address(&mut self, address: Address, workload: &Workload) {
         if address == address::UNSPECIFIED || address::to_ip(address).is_unspecified() {
             return;
@@ -169,56 +138,6 @@ impl Inventory {
         self.published.entry(port).or_default().push((address, workload));
     }
 
-    /// A port that a container failed to publish at its start; `at_us` is when the engine gave up,
-    /// CLOCK_MONOTONIC microseconds.
-    pub fn add_failed_start(&mut self, port: Port, at_us: u64, workload: Workload) {
-        let start = FailedStart { at_us, workload };
-        match self.failed_starts.get_mut(&port) {
-            Some(starts) if starts.len() >= MAX_ENTRIES => self.dropped += 1,
-            Some(starts) => starts.push(start),
-            None => self.dropped += put(&mut self.failed_starts, port, vec![start]),
-        }
-    }
-
-    /// A port at an address of a container that the engine created and could not start.
-    pub fn add_refused_start(
-        &mut self,
-        port: Port,
-        address: IpAddr,
-        at_us: u64,
-        workload: Workload,
-    ) {
-        if self.refused_starts.len() < MAX_ENTRIES {
-            self.refused_starts.push(RefusedStart { port, address, at_us, workload });
-        } else {
-            self.dropped += 1;
-        }
-    }
-
-    /// Containers that were not started, because another container of the engine has a port of them.
-    pub fn allocated(&self) -> impl Iterator<Item = Allocated> {
-        let published = |start: &RefusedStart| {
-            let places = self.published.get(&start.port.number)?;
-            let overlap = |at: Address| {
-                let (at, wanted) = (address::to_ip(at), start.address);
-                at == wanted || at.is_unspecified() || wanted.is_unspecified()
-            };
-            let other = |workload: &Workload| workload.entity != start.workload.entity;
-            let holder = places.iter().find(|(at, workload)| overlap(*at) && other(workload));
-            Some(Allocated {
-                netns: self.published_in?,
-                port: start.port,
-                address: start.address,
-                at_us: start.at_us,
-                claimant: start.workload.clone(),
-                holder: holder?.1.clone(),
-            })
-        };
-        // Only published TCP ports are known.
-        let of_tcp = |start: &&RefusedStart| start.port.protocol == Protocol::Tcp;
-        self.refused_starts.iter().filter(of_tcp).filter_map(published)
-    }
-
     /// The network namespace that published ports are in.
     pub fn publishes_in(&mut self, netns: u32) {
         self.published_in = Some(netns);
@@ -235,7 +154,7 @@ impl Inventory {
         let in_pod = || pod.as_ref().and(self.in_pods.get(container.as_deref()?));
         let by_container = || self.containers.get(container.as_deref()?);
         let by_pod = || self.pods.get(pod.as_deref()?);
-        // A user names containers of that user only.
+        // The engine of a user names containers of that user only.
         let of_user = || {
             let (uid, id) = rootless.as_ref().filter(|(uid, _)| self.engine_of == Some(*uid))?;
             (*uid != 0).then(|| self.containers.get(id))?
@@ -280,27 +199,6 @@ impl Inventory {
     /// The network namespace that published ports are in.
     pub fn published_in(&self) -> Option<u32> {
         self.published_in
-    }
-
-    /// The workload for which an engine failed to bind a port in a namespace: the first one whose
-    /// start failed after the bind did. `at_us` is when the last of `count` binds failed,
-    /// CLOCK_MONOTONIC microseconds. Several binds belong to one workload only if no other one has
-    /// failed to publish this port lately.
-    pub fn failed_start(
-        &self,
-        netns: u32,
-        port: Port,
-        at_us: u64,
-        count: u64,
-    ) -> Option<&Workload> {
-        if self.published_in != Some(netns) {
-            return None;
-        }
-        let starts = self.failed_starts.get(&port)?;
-        let after = starts.iter().filter(|start| start.at_us >= at_us);
-        let found = &after.min_by_key(|start| start.at_us)?.workload;
-        let is_only = || starts.iter().all(|start| start.workload.entity == found.entity);
-        (count <= 1 || is_only()).then_some(found)
     }
 
     /// Where translated connections went, if this is the inventory of connection tracking.
@@ -368,7 +266,7 @@ mod tests {
         address::from_ip(text.parse::<IpAddr>().unwrap())
     }
 
-    fn workload(name: &str) -> Workload {
+    pub(super) fn workload(name: &str) -> Workload {
         let service = Service::new(name, Source::Docker);
         Workload {
             service,
@@ -411,31 +309,6 @@ mod tests {
         check(7, Some("127.0.0.1"), 5432, Some("db"));
         check(7, Some("10.0.0.1"), 5432, None);
         check(8, Some("10.0.0.1"), 8080, None);
-    }
-
-    #[test]
-    fn a_failed_start_is_known_in_the_runtimes_namespace_only() {
-        let mut inventory = Inventory::default();
-        inventory.publishes_in(7);
-        inventory.add_failed_start(Port::tcp(5432), 10, workload("one"));
-        assert_eq!(inventory.failed_start(7, Port::tcp(5432), 9, 1), Some(&workload("one")));
-        assert_eq!(inventory.failed_start(7, Port::udp(5432), 9, 1), None);
-        assert_eq!(inventory.failed_start(8, Port::tcp(5432), 9, 1), None);
-        assert_eq!(inventory.published(7, None, 5432), None, "it is not published");
-    }
-
-    #[test]
-    fn a_failed_bind_belongs_to_the_container_that_failed_next() {
-        let mut inventory = Inventory::default();
-        inventory.publishes_in(7);
-        let port = Port::tcp(5432);
-        inventory.add_failed_start(port, 10, workload("one"));
-        assert_eq!(inventory.failed_start(7, port, 11, 1), None, "it had failed before");
-        assert_eq!(inventory.failed_start(7, port, 9, 2), Some(&workload("one")));
-        inventory.add_failed_start(port, 20, workload("two"));
-        assert_eq!(inventory.failed_start(7, port, 9, 1), Some(&workload("one")));
-        assert_eq!(inventory.failed_start(7, port, 11, 1), Some(&workload("two")));
-        assert_eq!(inventory.failed_start(7, port, 11, 2), None, "one may be the other's");
     }
 
     #[test]

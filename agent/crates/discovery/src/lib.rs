@@ -167,7 +167,7 @@ impl Names {
         std::mem::take(&mut self.missing) | self.remotes.take_missing()
     }
 
-    /// How many lists of connections were begun; none if there will be no more.
+    /// Number of lists of connections begun; `None` if there will be no more.
     pub fn set_connection_lists(&mut self, begun: Option<u64>) {
         self.remotes.set_connection_lists(begun);
     }

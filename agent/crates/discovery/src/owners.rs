@@ -39,7 +39,7 @@ pub(super) struct Named {
 /// An answer, and whether a better one may follow.
 struct Answer {
     service: Service,
-    /// Who it is, whatever the name: the container or pod, else the owner itself.
+    /// Its identity, whatever its name: the container or pod, else the owner itself.
     entity: Entity,
     /// No later lookup will find a better one.
     is_final: bool,
@@ -52,7 +52,7 @@ struct Answer {
 // === impl Named ===
 
 impl Named {
-    /// Has the name looked up again at once.
+    /// Looks the name up again at once.
     pub(super) fn look_again(&mut self) {
         self.retry = Some((0, 0));
     }

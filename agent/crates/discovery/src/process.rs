@@ -9,18 +9,16 @@
 //! [`ProgramName`], and is only looked for where a program, a script, a module or a class stands,
 //! never in a value.
 
-use agent_common::owner::{
-    ARGV_BYTES, OwnerRow, PATH_BYTES, counts_arguments, is_interpreter, is_server,
-};
+mod living;
 
+use agent_common::owner::{ARGV_BYTES, OwnerRow, PATH_BYTES, is_interpreter, is_server};
+
+pub(super) use self::living::{full_name, is_worth_reading};
 use super::command_line::{self, Language};
 use super::program_name::{ProgramName, basename};
 use super::{manifest, project, title};
-use linux::procfs;
 use model::service::{Service, Source};
 
-/// How much of a command line is worth reading.
-const MAX_COMMAND_LINE: u64 = 64 * 1024;
 /// A command name of this length may have been cut (TASK_COMM_LEN - 1).
 const FULL_COMM: usize = 15;
 /// The name of a program without any usable name.
@@ -72,23 +70,6 @@ pub fn name(row: &OwnerRow) -> Option<Service> {
     named(comm, argv, &row.path)
 }
 
-/// As [`name`], with the full command line of the process where that matters and while it runs.
-/// Reads /proc, and may block on a program that maps its arguments from a file of its own.
-pub(super) fn full_name(row: &OwnerRow) -> Option<Service> {
-    let (comm, argv) = seen(row);
-    let now = is_worth_reading(row).then(|| living(row)).flatten();
-    let Some(now) = now else { return named(comm, argv, &row.path) };
-    let of_others = || application(&now).or_else(|| is_worker(&now.argv).then(|| parent(&now))?);
-    let whole = whole_command_line(row, &now);
-    let (argv, path) = match &whole {
-        Some(whole) => (&**whole, &now.path),
-        None => (argv, &row.path),
-    };
-    of_others()
-        .or_else(|| of_manifest(row.tgid, comm, argv, path))
-        .or_else(|| named(comm, argv, path))
-}
-
 /// The project of a template's program that its directories do not name: `/app/index.js`.
 fn of_manifest(tgid: u32, comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Service> {
     let program = nameless(comm, argv, path)?;
@@ -104,22 +85,6 @@ fn nameless(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Program
     (is_many && project::project(&program, path).is_none()).then_some(program)
 }
 
-/// Whether [`full_name`] may find a better name than [`name`]. The row may have too little: class
-/// paths fill kilobytes and the main class follows them; owners of pre-existing sockets have no
-/// arguments at all; a worker may be named by its parent, a server by a title that it set after it
-/// had begun to listen, and a template's script by its project's manifest.
-pub(super) fn is_worth_reading(row: &OwnerRow) -> bool {
-    let (comm, argv) = seen(row);
-    let matters = counts_arguments(&row.key.comm) || comm.len() >= FULL_COMM;
-    let is_server = || {
-        let name = program(&String::from_utf8_lossy(comm), argv);
-        name.is_some_and(|name| project::is_server(&name))
-    };
-    let is_short = argv.is_empty() || argv.len() == ARGV_BYTES;
-    let is_nameless = || nameless(comm, argv, &row.path).is_some();
-    matters && (is_short || is_worker(argv) || is_server() || is_nameless())
-}
-
 /// The command name and the arguments.
 fn seen(row: &OwnerRow) -> (&[u8], &[u8]) {
     let comm = row.key.comm.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -132,49 +97,6 @@ fn named(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Service> {
     }
     let name = found(&String::from_utf8_lossy(comm), argv, path)?;
     Some(Service::new(name.as_str(), Source::Process))
-}
-
-/// The row's process as it is now, while it runs: a recycled pid belongs to a process that started
-/// after the row was taken.
-fn living(row: &OwnerRow) -> Option<procfs::Process> {
-    let process = procfs::Process::read(row.tgid).ok()?;
-    let is_same = row.born_us == 0 || process.started_before(row.born_us)?;
-    is_same.then_some(process)
-}
-
-/// The full command line of a row's process, unless it has changed since the row was taken.
-fn whole_command_line(row: &OwnerRow, now: &procfs::Process) -> Option<Vec<u8>> {
-    let (_, argv) = seen(row);
-    let is_unchanged =
-        now.comm == row.key.comm && now.app() == row.key.app && now.argv.starts_with(argv);
-    is_unchanged.then(|| procfs::command_line(row.tgid, MAX_COMMAND_LINE).ok()).flatten()
-}
-
-/// The application in the title of a server.
-fn application(process: &procfs::Process) -> Option<Service> {
-    let title = arguments(&process.argv).into_iter().next()?;
-    let name = title::application(&title).filter(|_| counts_arguments(&process.comm))?;
-    let name = project::project(&name, &process.path).unwrap_or(name);
-    Some(Service::new(name.as_str(), Source::Process))
-}
-
-/// Whether the arguments are those of a worker that does not know its application: of
-/// `multiprocessing`, as `uvicorn --workers` starts them, or of celery's pool.
-fn is_worker(argv: &[u8]) -> bool {
-    let arguments = arguments(argv);
-    arguments.first().is_some_and(|title| title::is_worker(title))
-        || command_line::is_worker(&arguments)
-}
-
-/// The name of the parent, if that is the program that a worker belongs to.
-fn parent(worker: &procfs::Process) -> Option<Service> {
-    let parent = procfs::Process::read(worker.parent).ok()?;
-    let comm = parent.comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    let first = arguments(&parent.argv).into_iter().next().unwrap_or_default();
-    let is_python = Language::of(basename(&first)) == Some(Language::Python);
-    let is_program = is_python || is_title(&first, &[]) && counts_arguments(&parent.comm);
-    let is_known = is_program && !is_worker(&parent.argv);
-    is_known.then(|| named(comm, &parent.argv, &parent.path)).flatten()
 }
 
 /// What an interpreter runs; if that is unknown (code on the command line, an interactive shell),
@@ -350,48 +272,6 @@ mod tests {
         let mut row = OwnerRow::zeroed();
         row.key.comm[..10].copy_from_slice(b"A=hunter2 ");
         assert_eq!(name(&row), None);
-    }
-
-    #[test]
-    fn a_long_command_line_is_read_whole_while_the_process_lives() {
-        use std::process::{Command, Stdio};
-        let class_path = format!("-Dx={}", "y".repeat(ARGV_BYTES));
-        // A shell that waits for its input, with more arguments than a row holds.
-        let mut child = Command::new("sh")
-            .args(["-e", "-c", "read line; : #"])
-            .arg(&class_path)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let process = loop {
-            // Until the exec has happened the child still is a copy of this process.
-            match procfs::Process::read(child.id()) {
-                Ok(process) if process.argv.starts_with(b"sh\0") => break process,
-                _ => std::thread::yield_now(),
-            }
-        };
-        let mut row = OwnerRow::zeroed();
-        row.tgid = child.id();
-        row.key.comm = process.comm;
-        row.key.app = process.app();
-        let seeded = whole_command_line(&row, &process);
-        row.argv_len = ARGV_BYTES as u32;
-        row.argv = procfs::argv_region(&process.argv);
-        let cut = whole_command_line(&row, &process);
-        row.key.app ^= 1;
-        let changed = whole_command_line(&row, &process);
-        row.born_us = u64::MAX;
-        let same = living(&row);
-        row.born_us = 1;
-        let recycled = living(&row);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(process.argv.len(), ARGV_BYTES);
-        let expected = format!("sh\0-e\0-c\0read line; : #\0{class_path}\0");
-        assert_eq!(seeded.as_deref(), Some(expected.as_bytes()));
-        assert_eq!(cut, seeded);
-        assert_eq!(changed, None);
-        assert_eq!((same.map(|same| same.argv), recycled), (Some(process.argv), None));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! The remote end of an edge. An address alone says little, so these are tried in order:
 //!
 //! 1. a rule of the configuration for the address;
-//! 2. for a client's edge: who answered its connections, if connection tracking has seen them
-//!    translated ([`Translated`]); for a Kubernetes Service else its endpoints;
+//! 2. for a client's edge: the backend that answered its connections, if connection tracking has
+//!    seen them translated ([`Translated`]); for a Kubernetes Service else its endpoints;
 //! 3. the container that publishes the port; the process that listens there;
 //! 4. the container or pod that has the address; for a server's edge 2 and 3 are skipped, and the
 //!    client whose connections arrive from there translated comes next, or, for connections from
@@ -15,8 +15,8 @@
 //! `127.0.0.1` is a different host in every network namespace. So for 3 and 4 the namespace of the
 //! address is found first, as seen from the owner's; see [`Addresses::namespace_of`].
 //!
-//! Connections of one edge that have led to several services, or nobody knows where, cannot be told
-//! apart: then the edge has the name of the Service that was requested, or 6 or 7.
+//! Connections of one edge that have led to several services, or to an unknown place, cannot be
+//! told apart: then the edge has the name of the Service that was requested, or 6 or 7.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub(super) struct Remotes {
     clients: ClientTable,
     /// Where translated connections went.
     translated: Translated,
-    /// Lists of connections that were begun; none if there will be no more.
+    /// Number of lists of connections begun; `None` if there will be no more.
     lists: Option<u64>,
     /// Edges, and which list has their connections.
     asked: HashMap<Asked, Waiting>,
@@ -176,7 +176,7 @@ impl Remotes {
         std::mem::take(&mut self.missing)
     }
 
-    /// How many lists of connections were begun; none if there will be no more.
+    /// Number of lists of connections begun; `None` if there will be no more.
     pub(super) fn set_connection_lists(&mut self, begun: Option<u64>) {
         self.lists = begun;
     }

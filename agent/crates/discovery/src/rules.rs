@@ -171,7 +171,7 @@ impl Rule {
             ),
             other => {
                 return Err(wrong(&format!(
-                    "{other} is none of executable, cgroup, port, label, address"
+                    "{other} is not one of executable, cgroup, port, label, address"
                 )));
             }
         };
@@ -359,7 +359,7 @@ mod tests {
         };
         check("nginx", "it has no ->");
         check("nginx -> x", "it has no WHAT:PATTERN");
-        check("exe:nginx -> x", "exe is none of executable, cgroup, port, label, address");
+        check("exe:nginx -> x", "exe is not one of executable, cgroup, port, label, address");
         check("port:0 -> x", "a port is a number from 1 to 65535");
         check("label:app -> x", "a label is KEY=PATTERN");
         check("address:10.0.0.0/33 -> x", "not an address and not a network");

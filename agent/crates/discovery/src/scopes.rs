@@ -26,7 +26,7 @@ const OTHER: &str = "netns-other";
 /// Network namespaces and their names.
 #[derive(Clone, Debug, Default)]
 pub struct Scopes {
-    /// The host's; `None`: nothing is known, and nothing told apart.
+    /// The host's; `None`: unknown, and namespaces are not told apart.
     host: Option<u32>,
     names: HashMap<u32, Arc<str>>,
     /// Which namespaces have their numbers now, as far as that could be seen.
@@ -139,7 +139,7 @@ impl Scopes {
     /// place under the same number: then what was counted until now is not its own.
     pub(super) fn entity(&self, netns: u32, born_us: u64) -> Entity {
         match self.present.get(&netns) {
-            // Met while nobody looked: it may be of either.
+            // Seen between two surveys: it may belong to either.
             Some(Present { got_us: (before, after), .. })
                 if (*before..*after).contains(&born_us) =>
             {

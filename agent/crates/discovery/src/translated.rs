@@ -1,14 +1,16 @@
 //! Where the connections of clients went, as connection tracking has shown it so far.
 //!
 //! An edge keeps no ports of clients, so a connection is found in the list of the kernel
-//! ([`Routes`]) and counted for its client: for the owner whose note is under its port, else for the
-//! only client of that namespace that connects there. A connection leaves the kernel's list some
-//! minutes after its end, but its edge stays; so what was seen is kept as long as an edge needs it,
-//! up to a share for each namespace.
+//! ([`Routes`]) and attributed to its client: the owner whose note has its port, else the only
+//! client of that namespace that connects there. A connection leaves the kernel's list some minutes
+//! after its end, but its edge stays; so what was seen is kept as long as an edge needs it, up to a
+//! share for each namespace.
 //!
-//! For the other end the same connections say which client is behind an address that a backend sees.
-//!
-//! Long because what one list says of both ends is taken in, explained and forgotten together.
+//! For the server's side, the same connections show which client is behind an address that a
+//! backend sees.
+
+mod intake;
+mod room;
 
 use agent_common::address::Address;
 use hashbrown::{HashMap, HashSet};
@@ -22,10 +24,6 @@ use model::service::Entity;
 pub const MAX_OF_NAMESPACE: usize = 4096;
 /// Entries at most.
 pub const MAX_ENTRIES: usize = 65_536;
-/// Unknown clients of a server's address that are kept apart.
-const MAX_UNKNOWN: usize = 16;
-/// After this many collections without an edge or a connection an entry is forgotten.
-const KEPT_ROUNDS: u64 = 2;
 
 /// A client's edge: its owner row, namespace, remote address and port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,11 +49,11 @@ pub(super) struct Way {
     pub backend: End,
     /// The namespace in which the connection was tracked last.
     pub netns: u32,
-    /// Who was found there last.
+    /// The service found there last.
     pub found: Option<Found>,
-    /// Different ones were found there.
+    /// Different services were found there.
     pub several: bool,
-    /// The list that had such a connection last.
+    /// The last list with such a connection.
     seen: u64,
     /// The collection in which an edge or a connection needed it last.
     needed: u64,
@@ -64,7 +62,7 @@ pub(super) struct Way {
 /// Where a client's connections to an address went.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// No translation is known of: to the address itself.
+    /// No known translation: to the address itself.
     Untranslated,
     /// To these places, by their positions in [`Translated::ways_mut`].
     Ways(Vec<usize>),
@@ -77,7 +75,7 @@ pub(super) enum Answer {
 pub(super) struct Callers {
     /// Known ones, by owner row, with their last names.
     pub known: HashMap<u32, Found>,
-    /// Connections of unknown ones.
+    /// Connections of unknown clients.
     unknown: HashSet<Unexplained>,
     /// Whether there are more unknown ones.
     has_many: bool,
@@ -110,7 +108,7 @@ pub(super) trait Clients {
     fn is_tenants(&self, netns: u32) -> bool;
 }
 
-/// The memory.
+/// What was seen so far.
 #[derive(Default)]
 pub(super) struct Translated {
     number: u64,
@@ -120,7 +118,7 @@ pub(super) struct Translated {
     callers: HashMap<ServerEdge, Callers>,
     of_namespace: HashMap<u32, usize>,
     entries: usize,
-    /// Namespaces of which something found no room.
+    /// Namespaces with entries that did not fit.
     incomplete: HashSet<u32>,
     fronts: HashSet<End>,
     dropped: u64,
@@ -129,7 +127,7 @@ pub(super) struct Translated {
 // === impl Translated ===
 
 impl Translated {
-    /// A collection begins; takes in the last list, unless it did before.
+    /// Begins a collection: takes in the last list, unless that was done before.
     pub(super) fn learn(&mut self, routes: &Routes, clients: &impl Clients) {
         self.round += 1;
         if routes.number == self.number {
@@ -137,7 +135,7 @@ impl Translated {
         }
         self.number = routes.number;
         self.forget();
-        // What is known explains the rest.
+        // Known connections explain the others.
         let is_known = |route: &&Route| route.owner.is_some_and(|of| clients.of_row(of).is_some());
         let (known, rest): (Vec<_>, Vec<_>) = routes.routes.iter().partition(is_known);
         for route in known.into_iter().chain(rest) {
@@ -181,7 +179,8 @@ impl Translated {
         let own: Vec<_> = of(|of, owner| of == Some(owner)).collect();
         let unknown: Vec<_> = of(|of, _| of.is_none()).collect();
         let others: Vec<_> = of(|of, owner| of.is_some_and(|of| of != owner)).collect();
-        // A connection of nobody known is one of another client that was seen to go there.
+        // A connection without a known client may be one of another client that was seen to go
+        // there.
         let is_another = |way: &Way| others.iter().any(|(_, other)| other.backend == way.backend);
         let relevant: Vec<usize> = if !own.is_empty() {
             let unexplained = unknown.into_iter().filter(|(_, way)| !is_another(way));
@@ -208,7 +207,7 @@ impl Translated {
         self.ways.get_mut(&ClientEdge { netns, requested }).map_or(&mut [], Vec::as_mut_slice)
     }
 
-    /// An owner's row was given back: the next owner of it is another.
+    /// An owner's row was freed; its next owner is a different one.
     pub(super) fn forget_owner(&mut self, owner: u32) {
         self.ways.retain(|_, ways| {
             ways.retain(|way| way.owner != Some(owner));
@@ -233,191 +232,9 @@ impl Translated {
         Some(callers)
     }
 
-    /// Entries that found no room.
+    /// Number of entries that did not fit.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
-    }
-
-    fn take(&mut self, route: &Route, clients: &impl Clients) {
-        let of_owner = route.owner.and_then(|owner| Some((owner, clients.of_row(owner)?.0)));
-        // The owner of a namespace can leave notes there for any addresses.
-        let of_owner = of_owner.filter(|(_, netns)| {
-            !clients.is_tenants(*netns)
-                || clients.namespace_of(route.netns, route.client) == Some(*netns)
-        });
-        let netns = match of_owner {
-            Some((_, netns)) => Some(netns),
-            None => clients.namespace_of(route.netns, route.client),
-        };
-        let owner = match (of_owner, netns) {
-            (Some((owner, _)), _) => Some(owner),
-            (None, Some(netns)) => self.explain(netns, route.requested, route.backend, clients),
-            (None, None) => None,
-        };
-        if let Some(netns) = netns {
-            self.take_way(ClientEdge { netns, requested: route.requested }, owner, route);
-        }
-        let Some(server) = clients.namespace_of(route.backend_netns, route.backend.0) else {
-            return;
-        };
-        // Who sees the client's own address is told by the client's note.
-        if route.differs_at_the_backend() {
-            let edge = ServerEdge { netns: server, port: route.backend.1, client: route.seen_as };
-            let is_own = clients.namespace_of(route.backend_netns, route.seen_as).is_some();
-            let unknown = Unexplained {
-                tracked_in: route.netns,
-                client: route.client,
-                requested: route.requested,
-                backend: route.backend,
-            };
-            self.take_caller(edge, owner, unknown, is_own, clients);
-        }
-    }
-
-    fn take_way(&mut self, edge: ClientEdge, owner: Option<u32>, route: &Route) {
-        let (number, round) = (self.number, self.round);
-        let (backend, netns) = (route.backend, route.backend_netns);
-        let is_it = |way: &&mut Way| way.owner == owner && way.backend == backend;
-        if let Some(way) = self.ways.get_mut(&edge).and_then(|ways| ways.iter_mut().find(is_it)) {
-            (way.seen, way.needed, way.netns) = (number, round, netns);
-            return;
-        }
-        if !self.has_room(edge.netns) {
-            self.incomplete.insert(edge.netns);
-            return;
-        }
-        let way =
-            Way { owner, backend, netns, found: None, several: false, seen: number, needed: round };
-        self.ways.entry(edge).or_default().push(way);
-    }
-
-    /// `is_own`: the server sees an address of this host.
-    fn take_caller(
-        &mut self,
-        edge: ServerEdge,
-        owner: Option<u32>,
-        unknown: Unexplained,
-        is_own: bool,
-        clients: &impl Clients,
-    ) {
-        let known = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
-        // An unknown client at an address of its own is named by that anyway.
-        let is_new = !self.callers.contains_key(&edge);
-        if is_new && ((known.is_none() && !is_own) || !self.has_room(edge.netns)) {
-            return;
-        }
-        let callers = self.callers.entry(edge).or_default();
-        callers.needed = self.round;
-        match known {
-            Some((owner, found)) if callers.known.len() < MAX_OF_NAMESPACE => {
-                callers.known.insert(owner, found);
-            }
-            _ if callers.unknown.len() < MAX_UNKNOWN || callers.unknown.contains(&unknown) => {
-                callers.unknown.insert(unknown);
-            }
-            _ => callers.has_many = true,
-        }
-    }
-
-    /// The client of a connection without a note: the only one of its namespace that connects
-    /// there; or the only one that was seen to go to that backend, if it is known of all where
-    /// they go.
-    fn explain(
-        &self,
-        netns: u32,
-        requested: End,
-        backend: End,
-        clients: &impl Clients,
-    ) -> Option<u32> {
-        let owners = clients.all(netns, requested)?;
-        if let [only] = owners {
-            return Some(*only);
-        }
-        let ways = self.ways(netns, requested);
-        let of = |owner: u32| ways.iter().filter(move |way| way.owner == Some(owner));
-        if owners.iter().any(|owner| of(*owner).next().is_none()) {
-            return None;
-        }
-        let mut there = owners.iter().filter(|owner| of(**owner).any(|way| way.backend == backend));
-        there.next().copied().filter(|_| there.next().is_none())
-    }
-
-    /// Explains connections of earlier lists: of before the agent, whose edges came later.
-    fn explain_earlier(&mut self, clients: &impl Clients) {
-        let unknown = |(edge, ways): (&ClientEdge, &Vec<Way>)| {
-            let unknown = ways.iter().filter(|way| way.owner.is_none());
-            unknown.map(|way| (*edge, way.backend)).collect::<Vec<_>>()
-        };
-        let unknown: Vec<_> = self.ways.iter().flat_map(unknown).collect();
-        for (edge, backend) in unknown {
-            let Some(owner) = self.explain(edge.netns, edge.requested, backend, clients) else {
-                continue;
-            };
-            let Some(ways) = self.ways.get_mut(&edge) else { continue };
-            let is_there =
-                ways.iter().any(|way| way.owner == Some(owner) && way.backend == backend);
-            ways.retain(|way| !(is_there && way.owner.is_none() && way.backend == backend));
-            for way in ways.iter_mut().filter(|way| way.owner.is_none() && way.backend == backend) {
-                way.owner = Some(owner);
-            }
-        }
-        let mut callers = std::mem::take(&mut self.callers);
-        for callers in callers.values_mut() {
-            let Callers { known, unknown, .. } = callers;
-            unknown.retain(|one| {
-                let netns = clients.namespace_of(one.tracked_in, one.client);
-                let owner = netns
-                    .and_then(|netns| self.explain(netns, one.requested, one.backend, clients));
-                let found = owner.and_then(|owner| Some((owner, clients.of_row(owner)?.1.clone())));
-                let is_unknown = found.is_none();
-                known.extend(found);
-                is_unknown
-            });
-        }
-        self.callers = callers;
-    }
-
-    /// Counts an entry, if there is room.
-    fn has_room(&mut self, netns: u32) -> bool {
-        let of_namespace = self.of_namespace.entry(netns).or_default();
-        if *of_namespace >= MAX_OF_NAMESPACE || self.entries >= MAX_ENTRIES {
-            self.dropped += 1;
-            return false;
-        }
-        *of_namespace += 1;
-        self.entries += 1;
-        true
-    }
-
-    /// Makes room: for what no edge and no connection has needed for some time, and for places of
-    /// which the same is known as of later ones, as a Service changes its pods.
-    fn forget(&mut self) {
-        let oldest = self.round.saturating_sub(KEPT_ROUNDS);
-        self.ways.retain(|_, ways| {
-            ways.retain(|way| way.needed >= oldest);
-            ways.sort_by_key(|way| std::cmp::Reverse(way.seen));
-            let latest = ways.first().map_or(0, |way| way.seen);
-            let mut known = HashSet::new();
-            ways.retain(|way| {
-                let name = way.found.as_ref().filter(|_| !way.several);
-                let name = name.map(|found| (way.owner, way.netns, found.service.clone()));
-                let is_new = name.is_none_or(|name| known.insert(name));
-                is_new || way.seen == latest
-            });
-            !ways.is_empty()
-        });
-        self.callers.retain(|_, callers| callers.needed >= oldest);
-        self.of_namespace.clear();
-        for (edge, ways) in &self.ways {
-            *self.of_namespace.entry(edge.netns).or_default() += ways.len();
-        }
-        for edge in self.callers.keys() {
-            *self.of_namespace.entry(edge.netns).or_default() += 1;
-        }
-        self.entries = self.of_namespace.values().sum();
-        // What is left out of this list is found out again.
-        self.incomplete.clear();
-        self.dropped = 0;
     }
 }
 
@@ -433,9 +250,9 @@ impl Callers {
 // === impl Way ===
 
 impl Way {
-    /// Takes in who is found at the backend now. Of one without connections of late only the same
-    /// under a better name, as another may have its address by now; and nobody's provisional name
-    /// instead of a former one.
+    /// Takes in the service found at the backend now. Without recent connections only a better name
+    /// of the same service counts, because another one may have the address by now. A provisional
+    /// name of another service never replaces an earlier one.
     pub(super) fn update(&mut self, last_list: u64, found: Option<Found>) {
         let Some(found) = found else { return };
         let is_same = |known: &Found| {
@@ -451,7 +268,7 @@ impl Way {
         self.found = Some(found);
     }
 
-    /// Who answered, if that was one.
+    /// The service that answered, if it was a single one.
     pub(super) fn one(&self) -> Option<&Found> {
         self.found.as_ref().filter(|_| !self.several)
     }

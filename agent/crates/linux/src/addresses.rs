@@ -112,7 +112,7 @@ pub fn interfaces() -> io::Result<Vec<(Address, bool)>> {
         found.extend(ip.map(|ip| (ip, is_loopback)));
         next = node.ifa_next;
     }
-    // SAFETY: the list from getifaddrs; nothing refers to it any more.
+    // SAFETY: the list from getifaddrs; nothing refers to it anymore.
     unsafe { libc::freeifaddrs(list) };
     found.sort_unstable();
     found.dedup();

@@ -51,7 +51,7 @@ struct Watch {
 enum Unreported {
     /// It is in one that was given to a user.
     OfUser,
-    /// Nobody receives any more.
+    /// The receiver is gone.
     Ended,
 }
 

@@ -29,7 +29,7 @@ pub fn of(servers: &[SocketAddr], namespaces: &[Namespace]) -> Vec<Client> {
     let mut sockets: HashMap<u32, u32> = HashMap::new();
     for namespace in namespaces {
         let list = || ports.iter().filter_map(|port| diag::connections(0, *port).ok()).collect();
-        // One that cannot be entered is left out: the caller is told that nobody was found.
+        // One that cannot be entered is left out: then no client is found.
         let dumps: Vec<diag::Dump> = namespaces::run_in(namespace, list).unwrap_or_default();
         let entries = dumps.iter().flat_map(|dump| &dump.entries);
         let ours = entries

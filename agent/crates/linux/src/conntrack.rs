@@ -6,10 +6,13 @@
 use std::fs;
 
 use agent_common::address::{self, Address};
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
-use rustix::net::netlink;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
+use rustix::net::netlink::NETFILTER;
 
-use super::diag::{self, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
+use super::netlink::{
+    BUFFER, DiagError, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open,
+    receive, send,
+};
 
 // include/uapi/linux/netfilter/nfnetlink.h: the subsystem is the high byte of a message's type.
 const CTNETLINK: u16 = 1 << 8;
@@ -67,11 +70,11 @@ pub fn tracked() -> u64 {
 /// Calls `each` with every TCP connection of the namespace of the calling thread that passes the
 /// filter, or with all if the kernel does not know filters. Needs CAP_NET_ADMIN.
 pub fn connections(filter: Filter, mut each: impl FnMut(Tracked)) -> Result<(), DiagError> {
-    let socket = diag::open(netlink::NETFILTER)?;
-    diag::send(&socket, &request(1, filter))?;
-    let mut buffer = vec![0; diag::BUFFER];
+    let socket = open(NETFILTER)?;
+    send(&socket, &request(1, filter))?;
+    let mut buffer = vec![0; BUFFER];
     loop {
-        let datagram = diag::receive(&socket, &mut buffer)?;
+        let datagram = receive(&socket, &mut buffer)?;
         if read_datagram(datagram, 1, &mut each)? {
             return Ok(());
         }
@@ -109,17 +112,13 @@ pub fn read_datagram(
     sequence: u32,
     each: &mut impl FnMut(Tracked),
 ) -> Result<bool, DiagError> {
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
-        let length = message.length() as usize;
-        let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        if message.sequence_number() != sequence {
+    while let Some(Message { kind, sequence: of, payload, .. }) = next(&mut bytes)? {
+        if of != sequence {
             continue;
         }
-        match message.message_type() {
-            NLMSG_DONE => return diag::finished(payload).map(|()| true),
-            NLMSG_ERROR => return diag::finished(payload).and(Err(DiagError::Truncated)),
+        match kind {
+            NLMSG_DONE => return finished(payload).map(|()| true),
+            NLMSG_ERROR => return finished(payload).and(Err(DiagError::Truncated)),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),
             NEW => Tracked::parse(payload).into_iter().for_each(&mut *each),
             _ => {}

@@ -31,7 +31,7 @@ const TITLES: [&[u8]; 1] = [b"PM2 v"];
 /// The first process.
 const INIT: u32 = 1;
 
-/// A socket, and who bound it.
+/// A socket, and the process that bound it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// The process that bound it; 0 if unknown.
@@ -53,8 +53,8 @@ pub enum Holding {
     Nobody,
 }
 
-/// Who holds these sockets, by inode. Walks over all processes only if a process that bound one does
-/// not have it any more, or has it for others.
+/// Who holds these sockets, by inode. Walks over all processes only if a process that bound one
+/// no longer has it, or has it for others.
 pub fn find(bound: &[Bound]) -> HashMap<u32, Holding> {
     let mut found = HashMap::with_capacity(bound.len());
     let mut wanted: HashMap<u32, Bound> = HashMap::new();
@@ -67,7 +67,7 @@ pub fn find(bound: &[Bound]) -> HashMap<u32, Holding> {
         }
     }
     for (tgid, mut inodes) in by_process {
-        // What may not be looked at keeps the name it has.
+        // A process that may not be inspected keeps the name it has.
         let is_seen = take_held(tgid, &mut inodes);
         for one in bound.iter().filter(|one| one.tgid == tgid && one.inode != 0) {
             if is_seen && inodes.contains(&one.inode) {
@@ -158,7 +158,7 @@ fn is_beginning(command: &[u8; 16]) -> bool {
     command.first() == Some(&b'(')
 }
 
-/// Whether programs of this name open sockets for others, and serve nobody themselves.
+/// Whether programs of this name open sockets for others and do not serve any themselves.
 pub fn is_activator(command: &[u8; 16]) -> bool {
     let end = command.iter().position(|byte| *byte == 0).unwrap_or(command.len());
     ACTIVATORS.iter().any(|name| command.get(..end) == Some(name.as_bytes()))

@@ -3,23 +3,22 @@
 //! One dump per address family. The kernel gives every socket it shows a cookie
 //! (`sock_diag_save_cookie`, net/core/sock_diag.c), by which the kernel half identifies it.
 
-use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use agent_common::address::{self, Address};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NlasIterator, Parseable as _,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    Parseable as _,
 };
 use netlink_packet_sock_diag::inet::{
     ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags,
 };
 use netlink_packet_sock_diag::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DIAG_BY_FAMILY, SockDiagMessage};
-use rustix::io::retry_on_intr;
-use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{
-    self, AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netlink,
+use rustix::net::netlink::SOCK_DIAG;
+
+pub use super::netlink::DiagError;
+use super::netlink::{
+    BUFFER, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open, receive, send,
 };
 
 /// States, include/net/tcp_states.h.
@@ -36,18 +35,10 @@ pub const CLOSE: u8 = 7;
 /// Waits for connections.
 pub const LISTEN: u8 = 10;
 
-/// One dump's datagrams are at most 32 KiB (`netlink_dump`, net/netlink/af_netlink.c).
-pub(super) const BUFFER: usize = 256 * 1024;
-/// Size of the receive buffer; the kernel pauses a dump that finds no room.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Sockets appeared or vanished during the dump, so it may be incomplete.
 const ATTEMPTS: u32 = 3;
-const PATIENCE: Duration = Duration::from_secs(5);
 
-// Message types and flags every netlink family has, and an attribute (include/uapi/linux).
-pub(super) const NLMSG_ERROR: u16 = 2;
-pub(super) const NLMSG_DONE: u16 = 3;
-pub(super) const NLMSG_OVERRUN: u16 = 4;
+// A flag of dumps, and an attribute (include/uapi/linux).
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Size of `struct inet_diag_msg`, which precedes the attributes.
@@ -84,9 +75,9 @@ pub struct SocketEntry {
     pub remote_port: u16,
     /// User id of the socket's creator.
     pub uid: u32,
-    /// Bytes that were not read; of a listener connections that wait for accept().
+    /// Bytes not read yet; for a listener, connections that wait for accept().
     pub receive_queue: u32,
-    /// Bytes that were not acknowledged; of a listener how many connections may wait.
+    /// Bytes not acknowledged yet; for a listener, how many connections may wait.
     pub send_queue: u32,
 }
 
@@ -95,24 +86,10 @@ pub struct SocketEntry {
 pub struct Dump {
     /// The sockets, IPv4 first.
     pub entries: Vec<SocketEntry>,
-    /// Messages that made no sense and were left out.
+    /// Messages that could not be parsed.
     pub unreadable: u32,
     /// Every attempt was interrupted: a socket may be missing.
     pub interrupted: bool,
-}
-
-/// Why a dump failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DiagError {
-    /// The netlink socket failed.
-    #[error("netlink: {0}")]
-    Socket(#[from] io::Error),
-    /// The kernel refused; ENOENT means that it was built without `tcp_diag`.
-    #[error("the kernel refused the list: {0}")]
-    Refused(io::Error),
-    /// The response was truncated or lost.
-    #[error("the kernel's answer was cut short")]
-    Truncated,
 }
 
 /// Lists the TCP sockets of the network namespace that the calling thread is in.
@@ -142,7 +119,7 @@ pub fn dump_ports() -> Result<Dump, DiagError> {
 fn dump_of(protocol: u8, states: &StateFlags, ports: (u16, u16)) -> Result<Dump, DiagError> {
     let mut answer = Dump::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
-        let socket = open(netlink::SOCK_DIAG)?;
+        let socket = open(SOCK_DIAG)?;
         for attempt in 1..=ATTEMPTS {
             let request = request(family, protocol, states.clone(), ports, attempt);
             let family_answer = ask(&socket, &request, protocol, attempt)?;
@@ -178,17 +155,13 @@ pub fn read_datagram(
     sequence: u32,
     answer: &mut Dump,
 ) -> Result<bool, DiagError> {
-    while !bytes.is_empty() {
-        // A length that is wrong leaves no way to find the next message.
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
-        let length = message.length() as usize;
-        let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        if message.sequence_number() != sequence {
+    while let Some(message) = next(&mut bytes)? {
+        if message.sequence != sequence {
             continue; // The rest of an answer that was given up.
         }
-        answer.interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
-        match message.message_type() {
+        let payload = message.payload;
+        answer.interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+        match message.kind {
             NLMSG_DONE => return finished(payload).map(|()| true),
             NLMSG_ERROR => return finished(payload).and(Err(DiagError::Truncated)),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),
@@ -200,17 +173,6 @@ pub fn read_datagram(
         }
     }
     Ok(false)
-}
-
-/// The result at the start of NLMSG_DONE and NLMSG_ERROR: zero or a negative errno. Old kernels
-/// end a dump without any.
-pub(super) fn finished(payload: &[u8]) -> Result<(), DiagError> {
-    match payload.first_chunk::<4>().map(|bytes| i32::from_ne_bytes(*bytes)) {
-        Some(code) if code < 0 => {
-            Err(DiagError::Refused(io::Error::from_raw_os_error(code.saturating_neg())))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl SocketEntry {
@@ -277,39 +239,11 @@ fn request(
     bytes
 }
 
-/// A netlink socket in the namespace of the calling thread; without a protocol, of rtnetlink.
-pub(super) fn open(protocol: impl Into<Option<Protocol>>) -> io::Result<OwnedFd> {
-    let socket = net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        protocol.into(),
-    )?;
-    // A small buffer is only slower, so failures are ignored.
-    let _ = sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER));
-    sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    Ok(socket)
-}
-
-/// Sends one request.
-pub(super) fn send(socket: &OwnedFd, request: &[u8]) -> io::Result<()> {
-    net::send(socket, request, SendFlags::empty())?;
-    Ok(())
-}
-
-/// Receives one datagram.
-pub(super) fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> Result<&'a [u8], DiagError> {
-    // With MSG_TRUNC the length is the datagram's, even if the buffer cannot hold it.
-    let (_, length) = retry_on_intr(|| net::recv(socket, &mut *buffer, RecvFlags::TRUNC))
-        .map_err(io::Error::from)?;
-    buffer.get(..length).filter(|bytes| !bytes.is_empty()).ok_or(DiagError::Truncated)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rustix::net::sockopt;
     use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
     use std::os::fd::AsFd;
 

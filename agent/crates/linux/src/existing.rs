@@ -1,13 +1,13 @@
 //! The survey: all current TCP and UDP sockets of the host, each with role and owner.
 
+mod roles;
+
 use std::time::{Duration, Instant};
 
-use agent_common::address;
-use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, ROLE_UNKNOWN};
-use agent_common::owner::OwnerKey;
 use agent_common::preexisting::Preexisting;
 use hashbrown::{HashMap, HashSet};
 
+use self::roles::decide;
 use super::addresses::{Collector, Held};
 use super::diag::{self, Dump, SocketEntry};
 use super::ephemeral::Ephemeral;
@@ -17,7 +17,7 @@ use super::namespaces::{self, Namespace};
 use super::probes::{Failure, Kind, Probes};
 use super::{Problem, addresses, ephemeral, namespace_names, procfs};
 
-/// So many processes are asked for their arguments at a time: fewer than wait in the queue of probes.
+/// Number of processes whose arguments are read at a time: fewer than the queue of probes holds.
 const AT_A_TIME: usize = 512;
 
 /// Sockets, namespaces and addresses of this host.
@@ -25,10 +25,10 @@ const AT_A_TIME: usize = 512;
 pub struct Survey {
     /// Every network namespace that could be found, the agent's own first.
     pub namespaces: Vec<Namespace>,
-    /// Names that root has given to some of them, by inode.
+    /// Names that root gave some of them, by inode.
     pub names: HashMap<u32, String>,
-    /// Cookies of those that could be entered, by inode: a number that a namespace leaves is soon
-    /// another's, a cookie never.
+    /// Cookies of those that could be entered, by inode. An inode number is soon reused, a cookie
+    /// never.
     pub cookies: HashMap<u32, u64>,
     /// Changes with the mounts of namespaces.
     pub mounts: u64,
@@ -73,7 +73,7 @@ pub struct Found {
 /// took 150 ms, two thirds of it reading the links in /proc/PID/fd.
 pub fn survey() -> Found {
     let (mut namespaces, problems) = namespaces::all();
-    // There may be many that users have made, and much to say of them.
+    // Those that users made come last: there may be many, each with problems to report.
     namespaces.sort_by_cached_key(|namespace| namespace.user().is_some());
     let mut survey = Survey { problems, ..Survey::of_names() };
     let mut entries = Vec::new();
@@ -123,7 +123,7 @@ fn look(mut survey: Survey, known: &[Held]) -> Survey {
             survey.ephemeral.extend(used.map(|used| (inode, used)));
             survey.cookies.extend(cookie.map(|cookie| (inode, cookie)));
         } else if let Ok(local) = namespaces::addresses(namespace) {
-            // Not said: which of them are on a loopback interface.
+            // Which of them are on a loopback interface is unknown.
             let local = local.into_iter().map(|local| (local, false));
             survey.addresses.extend(collector.of(namespace, local));
         } else {
@@ -138,8 +138,8 @@ fn look(mut survey: Survey, known: &[Held]) -> Survey {
 // === impl Found ===
 
 impl Found {
-    /// Has `probes` read the arguments of interpreters, and waits for them until `patience` is over.
-    /// Where they are late, the sockets belong to the interpreter as if it had none.
+    /// Lets `probes` read the arguments of interpreters, and waits for them at most `patience`. If
+    /// they are late, the sockets belong to the interpreter as if it had no arguments.
     pub fn complete(self, probes: &Probes, patience: Duration) -> Survey {
         let Self { mut survey, entries, mut holders } = self;
         let limit = Instant::now() + patience;
@@ -162,7 +162,7 @@ impl Found {
             for (tgid, answer) in asked {
                 match answer.wait_until(limit) {
                     Ok(argv) => drop(arguments.insert(tgid, argv)),
-                    // It has ended, or may not be looked at.
+                    // It has exited, or may not be inspected.
                     Err(Failure::Failed(_)) => {}
                     Err(Failure::Deadline | Failure::NotBegun | Failure::QueueFull) => late += 1,
                 }
@@ -185,7 +185,7 @@ impl Found {
 }
 
 impl Survey {
-    /// Nothing but how network namespaces are called, and whose cgroups are.
+    /// Only the names of network namespaces and the users of delegated cgroups.
     fn of_names() -> Self {
         let host = namespaces::host().ok().map(|host| host.inode);
         let (names, mounts) = namespace_names::read();
@@ -251,97 +251,14 @@ impl Survey {
     }
 }
 
-/// Decides role and owner of every socket that is worth taking over.
-fn decide(entries: &[(u32, SocketEntry)], holders: &HashMap<u32, Holder>) -> Vec<Socket> {
-    let mut listeners: HashMap<(u32, u16), Vec<(SocketEntry, Owner)>> = HashMap::new();
-    for (netns, entry) in entries.iter().filter(|(_, entry)| entry.state == diag::LISTEN) {
-        let owner = Owner::of(*netns, entry, holders);
-        listeners.entry((*netns, entry.local_port)).or_default().push((*entry, owner));
-    }
-    let decide = |&(netns, entry): &(u32, SocketEntry)| {
-        let own = Owner::of(netns, &entry, holders);
-        let (role, owner) = match entry.state {
-            // Of UDP sockets only those with a local port matter.
-            diag::CLOSE if is_udp(&entry) && entry.local_port != 0 => (ROLE_UNKNOWN, own),
-            _ if is_udp(&entry) => return None,
-            diag::LISTEN => (ROLE_LISTENER, own),
-            diag::SYN_SENT => (ROLE_CLIENT, own),
-            diag::TIME_WAIT | diag::CLOSE | diag::BOUND_INACTIVE => return None,
-            // A handshake in progress: it will become a child of its listener.
-            diag::SYN_RECV if entry.inode == 0 => return None,
-            _ => match accepting(&entry, own, listeners.get(&(netns, entry.local_port))) {
-                Some(listener) => (ROLE_SERVER, listener),
-                None => (ROLE_CLIENT, own),
-            },
-        };
-        let Owner { key, tgid } = owner;
-        let known = Preexisting { owner: key, tgid, role, zero: [0; 3] };
-        Some(Socket { netns, entry, known })
-    };
-    entries.iter().filter_map(decide).collect()
-}
-
-fn is_udp(entry: &SocketEntry) -> bool {
-    i32::from(entry.protocol) == libc::IPPROTO_UDP
-}
-
-/// The owner of the listener that a connection came in through, if any fits.
-///
-/// In the kernel programs a child inherits its listener's owner, independent of the process that
-/// accepts it. The same rule here also covers connections that are not accepted yet. Of several listeners
-/// (SO_REUSEPORT) the socket's own holder is preferred.
-fn accepting(
-    entry: &SocketEntry,
-    own: Owner,
-    listeners: Option<&Vec<(SocketEntry, Owner)>>,
-) -> Option<Owner> {
-    let fitting =
-        || listeners.into_iter().flatten().filter(|(listener, _)| accepts(listener, entry));
-    let found = fitting().find(|(_, owner)| *owner == own).or_else(|| {
-        // A listener on this very address beats one on all.
-        fitting().max_by_key(|(listener, _)| listener.local == entry.local)
-    })?;
-    Some(if found.1.tgid == 0 { own } else { found.1 })
-}
-
-/// Whether `listener` accepts connections to the local address of `entry`.
-fn accepts(listener: &SocketEntry, entry: &SocketEntry) -> bool {
-    if listener.local == entry.local {
-        return true;
-    }
-    if !address::to_ip(listener.local).is_unspecified() {
-        return false;
-    }
-    match (listener.family, address::to_ip(entry.local).is_ipv4()) {
-        (2, v4) => v4,
-        (_, v4) => !v4 || listener.v6_only == 0,
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Owner {
-    key: OwnerKey,
-    tgid: u32,
-}
-
-impl Owner {
-    /// The owner of a socket: the process that holds it, or none.
-    fn of(netns: u32, entry: &SocketEntry, holders: &HashMap<u32, Holder>) -> Self {
-        holders.get(&entry.inode).map_or(
-            Self { key: OwnerKey { netns, app: 0, cgroup: 0, comm: [0; 16] }, tgid: 0 },
-            |holder| Self { key: holder.owner_in(netns), tgid: holder.tgid },
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::users_namespace::UsersNamespace;
-    use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+    use agent_common::address;
+    use agent_common::edge::{ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER};
+    use std::net::{IpAddr, TcpListener, TcpStream};
     use std::process::Command;
-
-    const HERE: u32 = 7;
 
     fn complete() -> Survey {
         survey().complete(&Probes::inline(), Duration::ZERO)
@@ -367,110 +284,6 @@ mod tests {
         let _ = root.wait();
         let is_users: Vec<_> = found.iter().map(|one| one.user().is_some()).collect();
         assert!(is_users.is_sorted() && is_users.contains(&true), "{is_users:?}");
-    }
-
-    fn entry(inode: u32, state: u8, local: &str, port: u16) -> SocketEntry {
-        SocketEntry {
-            cookie: u64::from(inode),
-            inode,
-            protocol: 6,
-            state,
-            device: 0,
-            family: if local.contains(':') { 10 } else { 2 },
-            v6_only: 0,
-            local: address::from_ip(local.parse::<IpAddr>().unwrap()),
-            local_port: port,
-            remote: address::from_ip(Ipv4Addr::LOCALHOST.into()),
-            remote_port: 50_000,
-            uid: 0,
-            receive_queue: 0,
-            send_queue: 0,
-        }
-    }
-
-    fn holder(tgid: u32) -> Holder {
-        let owner = OwnerKey { netns: 0, app: 0, cgroup: u64::from(tgid), comm: [b'x'; 16] };
-        Holder::of(tgid, owner)
-    }
-
-    /// Roles and process ids of sockets, each given as (inode, state, address, port).
-    fn decided(sockets: &[(u32, u8, &str, u16)], holders: &[(u32, u32)]) -> Vec<(u32, u8, u32)> {
-        let entries: Vec<_> = sockets
-            .iter()
-            .map(|(inode, state, local, port)| (HERE, entry(*inode, *state, local, *port)))
-            .collect();
-        let holders = holders.iter().map(|(inode, tgid)| (*inode, holder(*tgid))).collect();
-        decide(&entries, &holders)
-            .iter()
-            .map(|socket| {
-                assert_eq!(socket.known.owner.netns, HERE);
-                (socket.entry.inode, socket.known.role, socket.known.tgid)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_local_port_decides_the_role() {
-        let listeners = [
-            (1, diag::LISTEN, "0.0.0.0", 80),
-            (2, diag::LISTEN, "::", 81),
-            (3, diag::LISTEN, "10.0.0.1", 82),
-        ];
-        let check = |local: &str, port, expected| {
-            let mut sockets = listeners.to_vec();
-            sockets.push((9, 1, local, port));
-            let role = decided(&sockets, &[]).last().map(|(_, role, _)| *role);
-            assert_eq!(role, Some(expected), "{local}:{port}");
-        };
-        check("10.0.0.1", 80, ROLE_SERVER);
-        check("fd00::1", 80, ROLE_CLIENT);
-        check("10.0.0.1", 81, ROLE_SERVER);
-        check("fd00::1", 81, ROLE_SERVER);
-        check("10.0.0.1", 82, ROLE_SERVER);
-        check("10.0.0.2", 82, ROLE_CLIENT);
-        check("10.0.0.1", 40_000, ROLE_CLIENT);
-    }
-
-    #[test]
-    fn an_ipv6_only_listener_has_no_ipv4_connections() {
-        let mut listener = entry(1, diag::LISTEN, "::", 80);
-        assert!(accepts(&listener, &entry(2, 1, "10.0.0.1", 80)));
-        listener.v6_only = 1;
-        assert!(!accepts(&listener, &entry(2, 1, "10.0.0.1", 80)));
-        assert!(accepts(&listener, &entry(2, 1, "fd00::1", 80)));
-    }
-
-    #[test]
-    fn sockets_without_a_connection_are_omitted() {
-        let sockets = [
-            (1, diag::SYN_SENT, "10.0.0.1", 40_000),
-            (0, diag::SYN_RECV, "10.0.0.1", 80),
-            (0, diag::TIME_WAIT, "10.0.0.1", 80),
-            (5, diag::CLOSE, "10.0.0.1", 80),
-            (6, diag::LISTEN, "10.0.0.1", 80),
-        ];
-        assert_eq!(decided(&sockets, &[]), [(1, ROLE_CLIENT, 0), (6, ROLE_LISTENER, 0)]);
-    }
-
-    #[test]
-    fn accepted_connections_belong_to_their_listener() {
-        let sockets = [
-            (1, diag::LISTEN, "0.0.0.0", 80),
-            (2, 1, "10.0.0.1", 80), // held by a worker
-            (0, 1, "10.0.0.1", 80), // not accepted yet
-            (3, diag::LISTEN, "0.0.0.0", 90),
-            (4, diag::LISTEN, "0.0.0.0", 90),
-            (5, 1, "10.0.0.1", 90),
-            (6, diag::LISTEN, "0.0.0.0", 91), // a listener without a known process
-            (7, 1, "10.0.0.1", 91),
-        ];
-        let holders = [(1, 100), (2, 101), (3, 200), (4, 201), (5, 201), (7, 300)];
-        let connections: Vec<_> = decided(&sockets, &holders)
-            .into_iter()
-            .filter(|(_, role, _)| *role == ROLE_SERVER)
-            .map(|(inode, _, tgid)| (inode, tgid))
-            .collect();
-        assert_eq!(connections, [(2, 100), (0, 100), (5, 201), (7, 300)]);
     }
 
     #[test]

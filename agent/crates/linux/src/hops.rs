@@ -30,7 +30,7 @@ pub enum Hop {
         /// What the ICMP message says.
         why: &'static str,
     },
-    /// Nobody answered in time.
+    /// No answer in time.
     Silent,
 }
 
@@ -97,7 +97,7 @@ fn batch(
     Ok(hops.into_iter().map(|hop| hop.unwrap_or(Hop::Silent)).collect())
 }
 
-/// Sends a SYN with this TTL; with what became of it, if that is known at once.
+/// Sends a SYN with this TTL; returns its outcome if that is known at once.
 fn send(target: SocketAddr, ttl: u8) -> io::Result<(Socket, Option<Hop>)> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -262,7 +262,7 @@ mod tests {
         // Behind another control message.
         let other = message(libc::SOL_SOCKET, 29, [0; 3], v4);
         assert_eq!(read(&[other, of_v4(11, 0)].concat()), Some(Hop::Router(v4)));
-        // An error of this host itself is none of a hop.
+        // An error of this host is not one of a hop.
         assert_eq!(read(&message(libc::IPPROTO_IP, libc::IP_RECVERR, [1, 0, 0], v4)), None);
     }
 

@@ -30,6 +30,7 @@ mod memory_read;
 pub mod mounts;
 pub mod namespace_names;
 pub mod namespaces;
+mod netlink;
 pub mod network;
 pub mod oom;
 pub mod pages;

@@ -3,10 +3,13 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NlasIterator};
 use rustix::net::Protocol;
 
-use super::diag::{self, DiagError, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN};
+use super::netlink::{
+    BUFFER, DiagError, Message, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open,
+    receive, send,
+};
 
 // include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h and net_namespace.h.
 const NEW_LINK: u16 = 16;
@@ -126,11 +129,11 @@ fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
 
 /// Sends a request, and gives the payload of every message of a kind to `each`.
 fn exchange(request: &[u8], kind: u16, mut each: impl FnMut(&[u8])) -> Result<(), DiagError> {
-    let socket = diag::open(ROUTE)?;
-    diag::send(&socket, request)?;
-    let mut buffer = vec![0; diag::BUFFER];
+    let socket = open(ROUTE)?;
+    send(&socket, request)?;
+    let mut buffer = vec![0; BUFFER];
     loop {
-        let datagram = diag::receive(&socket, &mut buffer)?;
+        let datagram = receive(&socket, &mut buffer)?;
         if read_datagram(datagram, kind, &mut each)? {
             return Ok(());
         }
@@ -143,16 +146,12 @@ fn read_datagram(
     kind: u16,
     each: &mut impl FnMut(&[u8]),
 ) -> Result<bool, DiagError> {
-    while !bytes.is_empty() {
-        let message = NetlinkBuffer::new_checked(bytes).map_err(|_| DiagError::Truncated)?;
-        let length = message.length() as usize;
-        let payload = bytes.get(16..length).ok_or(DiagError::Truncated)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        match message.message_type() {
+    while let Some(Message { kind: it, payload, .. }) = next(&mut bytes)? {
+        match it {
             // An error of 0 is the acknowledgement.
-            NLMSG_DONE | NLMSG_ERROR => return diag::finished(payload).map(|()| true),
+            NLMSG_DONE | NLMSG_ERROR => return finished(payload).map(|()| true),
             NLMSG_OVERRUN => return Err(DiagError::Truncated),
-            it if it == kind => each(payload),
+            _ if it == kind => each(payload),
             _ => {}
         }
     }

@@ -1,5 +1,5 @@
-//! What listens on a TCP port of a network namespace, and who: asked of the kernel (sock_diag, man 7)
-//! by a command with its caller's rights, where no agent can say it.
+//! The sockets that listen on a TCP port of a network namespace, and their processes, from the
+//! kernel (sock_diag, man 7) by a command with its caller's rights, where no agent can say it.
 
 use std::net::IpAddr;
 

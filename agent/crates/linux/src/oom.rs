@@ -1,4 +1,4 @@
-//! Processes that the OOM killer has ended, from the kernel's log (Documentation/ABI/testing/dev-kmsg).
+//! Processes that the OOM killer has killed, from the kernel's log (Documentation/ABI/testing/dev-kmsg).
 //!
 //! `memory.events` counts them, but a cgroup may be gone with its process. Reading the log needs root,
 //! or `kernel.dmesg_restrict=0`.

@@ -46,7 +46,7 @@ pub(crate) fn read<'a, T: Plain>(
 ) -> io::Result<&'a [T]> {
     let mut bytes = size_of_val(values) as libc::socklen_t;
     // SAFETY: pointer and size are those of a live buffer of values for which every bit pattern is
-    // valid; the kernel writes at most so many bytes, and writes back how many.
+    // valid; the kernel writes at most that many bytes, and writes back how many.
     let result = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),

@@ -1,24 +1,26 @@
-//! Lookups in /proc, other namespaces and sockets, on threads that the core never waits for.
+//! Lookups in /proc, other namespaces and sockets, on threads so that the core never waits for
+//! them.
 //!
 //! A tenant can block a lookup: with arguments in a mapped file of its own FUSE file system, or
 //! with a million sockets in a namespace. So the core loop hands each lookup to a thread of this
 //! pool and takes the answer later. The queue is bounded, every lookup has a deadline, and a thread
 //! that misses it is abandoned and replaced, up to a limit. Abandoned lookups are counted.
 
-use std::collections::VecDeque;
+mod kind;
+mod pending;
+mod pool;
+
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-mod kind;
-
-pub use kind::{Kind, Outcome};
+pub use self::kind::{Kind, Outcome};
+pub use self::pending::Pending;
+use self::pool::{Job, LIMITS, Limits, Pool, Shared};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +31,8 @@ pub enum Failure {
     /// It took too long.
     #[error("timed out")]
     Deadline,
-    /// Others took so long that it was not begun in time.
-    #[error("not begun in time")]
+    /// Other lookups took so long that this one did not start in time.
+    #[error("not started in time")]
     NotBegun,
     /// The queue was full.
     #[error("the queue of lookups is full")]
@@ -49,67 +51,6 @@ pub struct Counts {
 /// The pool.
 #[derive(Clone)]
 pub struct Probes(Arc<Pool>);
-
-/// An answer that may arrive later.
-pub struct Pending<T> {
-    answer: Receiver<io::Result<T>>,
-    deadline: Instant,
-    refused: bool,
-    begun: Arc<AtomicBool>,
-}
-
-/// Limits of the pool.
-#[derive(Clone, Copy)]
-struct Limits {
-    threads: usize,
-    /// Stuck threads that were replaced.
-    stuck: usize,
-    queue: usize,
-    /// For all kinds.
-    deadline: Option<Duration>,
-}
-
-const LIMITS: Limits = Limits { threads: 3, stuck: 16, queue: 1024, deadline: None };
-
-/// Ends the threads with the last handle.
-struct Pool {
-    /// `None`: the caller runs every lookup itself.
-    shared: Option<Arc<Shared>>,
-}
-
-struct Shared {
-    limits: Limits,
-    state: Mutex<State>,
-    work: Condvar,
-    answered: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    running: Vec<Running>,
-    /// Threads that take jobs.
-    threads: usize,
-    next_thread: u64,
-    closed: bool,
-    counts: Counts,
-}
-
-struct Job {
-    kind: Kind,
-    asked: Instant,
-    deadline: Instant,
-    /// Returns whether the lookup succeeded.
-    look: Box<dyn FnOnce() -> bool + Send>,
-}
-
-#[derive(Clone, Copy)]
-struct Running {
-    thread: u64,
-    kind: Kind,
-    asked: Instant,
-    deadline: Instant,
-}
 
 // === impl Probes ===
 
@@ -191,174 +132,12 @@ impl Probes {
     }
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        if let Some(shared) = &self.shared {
-            shared.lock().closed = true;
-            shared.work.notify_all();
-        }
-    }
-}
-
-// === impl Pending ===
-
-impl<T> Pending<T> {
-    /// An answer that is not from a thread of a pool. Dropping the sender means no answer.
-    pub fn channel() -> (SyncSender<io::Result<T>>, Self) {
-        let (reply, answer) = sync_channel(1);
-        let deadline = Instant::now() + Duration::from_hours(1);
-        (reply, Self { answer, deadline, refused: false, begun: Arc::default() })
-    }
-
-    /// The answer, if it has arrived. There is none after an answer or a failure.
-    pub fn take(&self) -> Option<Result<T, Failure>> {
-        match self.answer.try_recv() {
-            Ok(answer) => Some(answer.map_err(Failure::from)),
-            Err(TryRecvError::Disconnected) => Some(Err(self.given_up())),
-            Err(TryRecvError::Empty) if Instant::now() >= self.deadline => {
-                Some(Err(self.given_up()))
-            }
-            Err(TryRecvError::Empty) => None,
-        }
-    }
-
-    /// Waits for the answer until the deadline. Not for the core loop.
-    pub fn wait(self) -> Result<T, Failure> {
-        let deadline = self.deadline;
-        self.wait_until(deadline)
-    }
-
-    /// As [`Self::wait`], until `limit` at most.
-    pub fn wait_until(self, limit: Instant) -> Result<T, Failure> {
-        let limit = self.deadline.min(limit);
-        match self.answer.recv_timeout(limit.saturating_duration_since(Instant::now())) {
-            Ok(answer) => answer.map_err(Failure::from),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.given_up()),
-        }
-    }
-
-    /// The sender is gone, or late.
-    fn given_up(&self) -> Failure {
-        match self.begun.load(Ordering::Relaxed) {
-            _ if self.refused => Failure::QueueFull,
-            true => Failure::Deadline,
-            false => Failure::NotBegun,
-        }
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Lookups run without the lock, so a panic cannot leave the state inconsistent.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether there was room.
-    fn enqueue(self: &Arc<Self>, job: Job) -> bool {
-        let mut state = self.lock();
-        self.give_up(&mut state, job.asked);
-        if state.queue.len() >= self.limits.queue {
-            state.count(job.kind, Outcome::QueueFull);
-            return false;
-        }
-        state.queue.push_back(job);
-        self.work.notify_one();
-        true
-    }
-
-    /// Abandons overdue lookups and replaces the threads stuck in them.
-    fn give_up(self: &Arc<Self>, state: &mut State, now: Instant) {
-        let overdue = |deadline: Instant| deadline <= now;
-        let mut given_up = Vec::new();
-        state.queue.retain(|job| {
-            let stays = !overdue(job.deadline);
-            given_up.extend((!stays).then_some(job.kind));
-            stays
-        });
-        state.running.retain(|running| {
-            let stays = !overdue(running.deadline);
-            if !stays {
-                given_up.push(running.kind);
-                state.threads -= 1;
-                state.counts.stuck += 1;
-            }
-            stays
-        });
-        if given_up.is_empty() {
-            return;
-        }
-        for kind in given_up {
-            state.count(kind, Outcome::Deadline);
-        }
-        // If no thread can be started the others do all the work; the next call tries again.
-        let _ = self.fill_up(state);
-        self.answered.notify_one();
-    }
-
-    /// Starts missing threads, unless too many are stuck.
-    fn fill_up(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        while state.threads < self.limits.threads && state.counts.stuck <= self.limits.stuck {
-            let (shared, thread) = (Arc::clone(self), state.next_thread);
-            thread::Builder::new().name("probe".to_owned()).spawn(move || shared.work(thread))?;
-            state.next_thread += 1;
-            state.threads += 1;
-        }
-        Ok(())
-    }
-
-    /// The body of a thread.
-    fn work(self: &Arc<Self>, thread: u64) {
-        let mut state = self.lock();
-        while !state.closed {
-            let Some(job) = state.queue.pop_front() else {
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            };
-            let Job { kind, asked, deadline, look } = job;
-            if deadline <= Instant::now() {
-                state.count(kind, Outcome::Deadline);
-                continue;
-            }
-            state.running.push(Running { thread, kind, asked, deadline });
-            drop(state);
-            let is_ok = catch_unwind(AssertUnwindSafe(look)).unwrap_or(false);
-            state = self.lock();
-            if let Some(index) = state.running.iter().position(|one| one.thread == thread) {
-                state.running.swap_remove(index);
-                state.count(kind, if is_ok { Outcome::Ok } else { Outcome::Failed });
-                if kind.is_for_snapshots() {
-                    self.answered.notify_one();
-                }
-                continue;
-            }
-            // Abandoned meanwhile, and perhaps replaced.
-            state.counts.stuck -= 1;
-            if state.threads >= self.limits.threads {
-                return;
-            }
-            state.threads += 1;
-        }
-    }
-}
-
-// === impl State ===
-
-impl State {
-    fn count(&mut self, kind: Kind, outcome: Outcome) {
-        let looks = self.counts.looks.get_mut(kind as usize);
-        if let Some(count) = looks.and_then(|looks| looks.get_mut(outcome as usize)) {
-            *count += 1;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
     use std::process::Command;
+    use std::thread;
 
     const SOON: Duration = Duration::from_millis(50);
     const SMALL: Limits = Limits { threads: 1, stuck: 1, queue: 2, deadline: Some(SOON) };

@@ -29,8 +29,8 @@ pub fn refusal(netns: u32, process: u32, local_port: u16, remote: SocketAddr) ->
     })?
 }
 
-/// What has the source port: a connection, or the remains of one. If neither is there any more it
-/// was a connection: TIME_WAIT lasts a minute.
+/// What has the source port: a connection, or the remains of one. If both are gone it was a
+/// connection: TIME_WAIT lasts a minute.
 fn holder(local_port: u16, remote: SocketAddr) -> io::Result<u8> {
     let address = address::from_ip(remote.ip());
     let dump = diag::connections(local_port, remote.port()).map_err(io::Error::other)?;

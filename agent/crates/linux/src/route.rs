@@ -8,9 +8,11 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkBuffer, NlasIterator};
+use netlink_packet_core::{NLM_F_REQUEST, NlasIterator};
 
-use crate::diag::{self, DiagError, NLMSG_ERROR, NLMSG_OVERRUN};
+use crate::netlink::{
+    BUFFER, DiagError, Message, NLMSG_ERROR, NLMSG_OVERRUN, finished, next, open, receive, send,
+};
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -71,7 +73,7 @@ pub enum Neighbour {
     Unknown,
     /// It has one.
     Found,
-    /// It was asked for, and nobody answered.
+    /// It was asked for, and did not answer.
     Silent,
 }
 
@@ -97,7 +99,7 @@ pub enum NoRoute {
 
 /// The route from the namespace of the calling thread to `destination`.
 pub fn lookup(destination: IpAddr) -> Result<Route, NoRoute> {
-    let socket = diag::open(None::<rustix::net::Protocol>).map_err(DiagError::from)?;
+    let socket = open(None::<rustix::net::Protocol>).map_err(DiagError::from)?;
     let answer = ask(&socket, &route_request(destination), NEW_ROUTE).map_err(NoRoute::of)?;
     let Found { kind, gateway, source, interface, mtu } =
         Found::parse(&answer).ok_or(DiagError::Truncated)?;
@@ -238,20 +240,19 @@ fn message(kind: u16, body: &[u8]) -> Vec<u8> {
 
 /// Sends a request; returns the body of its answer, a message of type `expected`.
 fn ask(socket: &OwnedFd, request: &[u8], expected: u16) -> Result<Vec<u8>, DiagError> {
-    diag::send(socket, request)?;
-    let mut buffer = vec![0; diag::BUFFER];
-    let datagram = diag::receive(socket, &mut buffer)?;
+    send(socket, request)?;
+    let mut buffer = vec![0; BUFFER];
+    let datagram = receive(socket, &mut buffer)?;
     body(datagram, expected).map(<[u8]>::to_vec)
 }
 
 /// The body of the first message of a datagram.
-fn body(datagram: &[u8], expected: u16) -> Result<&[u8], DiagError> {
-    let message = NetlinkBuffer::new_checked(datagram).map_err(|_| DiagError::Truncated)?;
-    let payload = datagram.get(16..message.length() as usize).ok_or(DiagError::Truncated)?;
-    match message.message_type() {
-        NLMSG_ERROR => diag::finished(payload).and(Err(DiagError::Truncated)),
+fn body(mut datagram: &[u8], expected: u16) -> Result<&[u8], DiagError> {
+    let Message { kind, payload, .. } = next(&mut datagram)?.ok_or(DiagError::Truncated)?;
+    match kind {
+        NLMSG_ERROR => finished(payload).and(Err(DiagError::Truncated)),
         NLMSG_OVERRUN => Err(DiagError::Truncated),
-        kind if kind == expected => Ok(payload),
+        _ if kind == expected => Ok(payload),
         _ => Err(io::Error::from(io::ErrorKind::InvalidData).into()),
     }
 }

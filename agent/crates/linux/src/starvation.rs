@@ -28,7 +28,7 @@ pub struct Cgroup {
     pub periods: Option<u64>,
     /// Those in which they used up their quota (`nr_throttled`).
     pub throttled_periods: Option<u64>,
-    /// Processes that the OOM killer has ended there.
+    /// Processes that the OOM killer has killed there.
     pub oom_kills: Option<u64>,
     /// Share of the last ten seconds in which some of them waited for a CPU.
     pub cpu_pressure: Option<f64>,

@@ -9,34 +9,21 @@
 //! unbalanced only if it is off by three standard deviations more than that; otherwise there are
 //! too few samples.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+mod known;
+mod weights;
 
-use hashbrown::{HashMap, HashSet};
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::known::Known;
+pub use self::weights::Weights;
 use super::relations::{Backend, MAX_BACKENDS, RelationsView, ServiceName};
 use super::service::Service;
 use super::snapshot::Role;
 
 /// Up to this deviation a service is balanced.
 pub const TOLERANCE: f64 = 0.05;
-
-/// Declared weight of each backend, relative to the others of its group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Weights {
-    exact: HashMap<SocketAddr, u32>,
-    any_port: HashMap<IpAddr, u32>,
-}
-
-/// Known backends, with or without traffic, and their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    backends: HashMap<(ServiceName, u16), BTreeSet<SocketAddr>>,
-    fronts: HashSet<SocketAddr>,
-    instances: HashMap<IpAddr, Arc<str>>,
-}
 
 /// The backends of one server for one client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -204,7 +191,7 @@ impl Spread {
         let minimum = ((4.0 * variance / (TOLERANCE * TOLERANCE)).round() as u64).max(1);
         let by_chance = if total >= minimum { 0.0 } else { 3.0 * (variance / total as f64).sqrt() };
         let verdict = match deviation {
-            // A share of 55 % where 50 % is due is within five points, whatever its last bit.
+            // A share of 55 % where 50 % is expected is within five points, whatever its last bit.
             Some(deviation) if deviation > TOLERANCE + by_chance + f64::EPSILON => {
                 Verdict::Unbalanced
             }
@@ -215,93 +202,10 @@ impl Spread {
     }
 }
 
-// === impl Known ===
-
-impl Known {
-    /// A backend of a server.
-    pub fn add(&mut self, server: ServiceName, backend: SocketAddr) {
-        self.backends.entry((server, backend.port())).or_default().insert(backend);
-    }
-
-    /// A virtual address, behind which backends answer.
-    pub fn add_front(&mut self, address: SocketAddr) {
-        self.fronts.insert(address);
-    }
-
-    /// The service with an address.
-    pub fn call(&mut self, ip: IpAddr, instance: Arc<str>) {
-        self.instances.insert(ip, instance);
-    }
-
-    /// The known backends of a server besides those in `got`. Behind a virtual address the
-    /// answering backend is unknown.
-    pub fn there<'a, T>(
-        &'a self,
-        server: &ServiceName,
-        port: u16,
-        got: &BTreeMap<Backend, T>,
-    ) -> impl Iterator<Item = Backend> + use<'a, T> {
-        let is_front = |backend: &Backend| match backend.address() {
-            Some(address) => self.fronts.contains(&address),
-            None => true,
-        };
-        let there = self.backends.get(&(server.clone(), port));
-        let there = there.filter(|_| !got.keys().any(is_front)).into_iter().flatten();
-        let backends = there.map(|address| Backend::Address(*address));
-        backends.filter(move |backend| !is_front(backend)).take(MAX_BACKENDS)
-    }
-}
-
-// === impl Weights ===
-
-impl Weights {
-    /// Declares the weight of a backend, on one port or on all; returns the one it had.
-    pub fn insert(&mut self, address: IpAddr, port: Option<u16>, weight: u32) -> Option<u32> {
-        match port {
-            Some(port) => self.exact.insert(SocketAddr::new(address, port), weight),
-            None => self.any_port.insert(address, weight),
-        }
-    }
-
-    /// The addresses with a weight, each with its port unless it is for all.
-    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Option<u16>)> {
-        let exact = self.exact.keys().map(|address| (address.ip(), Some(address.port())));
-        exact.chain(self.any_port.keys().map(|ip| (*ip, None)))
-    }
-
-    /// The declarations, as they are written.
-    pub fn declared(&self) -> Vec<String> {
-        let exact = self.exact.iter().map(|(address, weight)| format!("{address} = {weight}"));
-        let any = self.any_port.iter().map(|(address, weight)| format!("{address} = {weight}"));
-        let mut all: Vec<String> = exact.chain(any).collect();
-        all.sort();
-        all
-    }
-
-    /// The declared weight of a backend.
-    pub fn declared_for(&self, backend: &Backend) -> Option<u32> {
-        let Backend::Address(address) = backend else { return None };
-        let weight = self.exact.get(address).or_else(|| self.any_port.get(&address.ip()));
-        weight.copied()
-    }
-
-    /// The weight of a backend: the declared one, or 1.
-    pub fn of(&self, backend: &Backend) -> u32 {
-        self.declared_for(backend).unwrap_or(1)
-    }
-}
-
-/// The form used in the configuration.
-impl Serialize for Weights {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.declared().serialize(serializer)
-    }
-}
-
 // === impl Verdict ===
 
 impl Verdict {
-    /// The form used in output.
+    /// As it is shown.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Balanced => "balanced",
@@ -316,6 +220,7 @@ mod tests {
     use super::*;
     use crate::relations::tests::{after, edge, labels};
     use proptest::prelude::*;
+    use std::net::SocketAddr;
 
     fn balance(requests: &[u64], weights: &Weights) -> Group {
         let edges = requests

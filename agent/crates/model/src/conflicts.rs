@@ -1,8 +1,8 @@
 //! Conflicts: failed binds and listens with their names, as counters and as a list of recent ones.
 //!
 //! Repetitions for the same reason are one entry with a count. Counters and list are capped:
-//! further counters are in `other`, the oldest entries are removed, and who fills them does that with
-//! the own share of both: a network namespace, or all that a user has made.
+//! further counters are in `other`, the oldest entries are removed, and a tenant that fills them uses
+//! its own share of both: a network namespace, or all that a user has made.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -95,7 +95,7 @@ pub struct Conflict {
     pub holder: Option<Holder>,
     /// A free port nearby, as a fix.
     pub next_free: Option<u16>,
-    /// The user who can have made it up ([`unverified`](super::unverified)).
+    /// The user who may have faked it ([`unverified`](super::unverified)).
     pub unverified_user: Option<u32>,
 }
 

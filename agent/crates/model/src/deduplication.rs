@@ -88,7 +88,7 @@ impl Deduplication {
                 address::is_same_host(&local, &remote)
                     || !self.own.contains(&remote)
                     || self.by_servers.contains(&(local, remote, port))
-                    // Nobody of this host answered it under another address either.
+                    // No other socket of this host answered it under another address either.
                     || !self.translated.contains(&local)
             }
             ROLE_SERVER => {

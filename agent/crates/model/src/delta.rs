@@ -91,7 +91,7 @@ impl Delta {
 /// What the stage makes of a drain.
 #[derive(Debug, Default)]
 pub struct Deltas {
-    /// Edges that are no more: they come before the others, as their numbers may be used again.
+    /// Edges that are gone: they come before the others, because their numbers may be used again.
     pub closed: Vec<EdgeId>,
     /// Edges with news.
     pub edges: Vec<Delta>,
@@ -210,7 +210,7 @@ impl Stage {
         deltas
     }
 
-    /// The labels of a slot, for who has the number from the kernel.
+    /// The labels of a slot, for code that has its number from the kernel.
     pub fn labels(&self, table: Table, slot: u32) -> Option<&EdgeLabels> {
         self.slots.get(number(table, slot)).map(|slot| slot.labels.as_ref())
     }

@@ -35,7 +35,7 @@ pub struct EphemeralView {
     pub netns: u32,
     /// Whose it is: the service that acts in it.
     pub netns_of: Service,
-    /// The user who can have made it up ([`unverified`](super::unverified)).
+    /// The user who may have faked it ([`unverified`](super::unverified)).
     pub unverified_user: Option<u32>,
     /// What is in use.
     #[serde(flatten)]

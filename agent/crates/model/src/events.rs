@@ -1,4 +1,4 @@
-//! Events: what went wrong on edges and ports, and what changed, one by one, for readers who ask
+//! Events: what went wrong on edges and ports, and what changed, one by one, for readers that ask
 //! "what happened" instead of "how often".
 //!
 //! They are made after the counting, from what other stages found: deltas with names (in the words
@@ -7,10 +7,10 @@
 //! repeats within a minute, for five minutes at most. Such an event is shown to followers when it
 //! begins, and then every ten seconds at most; each time it gets a new [cursor](Event::cursor).
 //!
-//! A scan, or a service that fails to reach many others, is not thousands of events: beyond a hundred
-//! of one cause that go on, further ones of a client are one without a server, and beyond two thousand
-//! one without a client. A tenant, who can give its programs any number of names, has a quarter of
-//! these at most ([`crowds`]).
+//! A scan, or a service that fails to reach many others, is not thousands of events: beyond a
+//! hundred of one cause that go on, further ones of a client are one without a server, and beyond
+//! two thousand one without a client. A tenant, which can give its programs any number of names,
+//! has a quarter of these at most ([`crowds`]).
 //!
 //! Memory is bounded by [`MOST`] events ([`ring`]). What a user can have made up
 //! ([`unverified`](super::unverified)) is not an event, so a user cannot displace those of others.

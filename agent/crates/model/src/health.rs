@@ -34,7 +34,7 @@ pub struct ServiceView {
 }
 
 /// Every service of an edge, listener or registration, sorted by namespace and name, without the
-/// unknown ones; their health is that of `traffic`, which took so many seconds.
+/// unknown ones; their health is that of `traffic`, which took this many seconds.
 pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<ServiceView> {
     let mut found = Found { views: BTreeMap::new(), traffic, window_seconds: seconds };
     for EdgeView { labels, .. } in &snapshot.edges {

@@ -92,7 +92,7 @@ impl ListenDrops {
         }
     }
 
-    /// Namespaces whose total is needed now, at most so many, each with the owner of a listener.
+    /// Namespaces whose total is needed now, at most this many, each with the owner of a listener.
     /// Answers go to [`Self::answer`].
     pub fn questions(&mut self, most: usize) -> Vec<(u32, u32)> {
         let is_due = |(_, namespace): &(&u32, &mut Namespace)| {
@@ -268,7 +268,7 @@ mod tests {
         drops.answer(NETNS, Reading::Total(26));
         assert_eq!(shares(&mut drops), [(0, 9)]);
         assert_eq!(share(&mut drops, &[0], Reading::Total(26)), [(0, 17)]);
-        // What was counted before the first listener was met is nobody's.
+        // What was counted before the first listener was seen has no owner.
         let mut late = ListenDrops::default();
         assert_eq!(share(&mut late, &[3], Reading::Total(50)), [(0, 3)]);
         assert_eq!(share(&mut late, &[9], Reading::Total(51)), [(0, 1)]);

@@ -1,4 +1,4 @@
-//! Owners: the rows the kernel half keeps of who acts, and which of them are still needed.
+//! Owners: the kernel half's rows of workloads, and which of them are still needed.
 //!
 //! A row is in use while an edge, a failed bind or a bound socket refers to it. One that has not
 //! been for long is taken back ([`super::reclaim`]).
@@ -72,8 +72,8 @@ impl Owners {
         self.row(index).map_or(Tenant::OTHERS, |row| row.tenant)
     }
 
-    /// The user who made the network namespace of an owner and can make up what happens there, if
-    /// that is neither root nor trusted.
+    /// The user who made the network namespace of an owner and can fake what happens there, if that
+    /// is neither root nor trusted.
     pub fn user(&self, index: u32) -> Option<u32> {
         self.user_of(self.row(index)?.tenant)
     }
@@ -99,7 +99,7 @@ impl Owners {
         self.row(index).is_some() && self.user(index).is_none()
     }
 
-    /// Tenants that have filled a table of so many rows.
+    /// Tenants that have filled their share of a table with this many rows.
     pub fn greedy(&self, capacity: u64) -> HashSet<Tenant> {
         let tenants = self.rows.values().map(|owner| owner.row.tenant);
         Patience::of(capacity, tenants).greedy().collect()

@@ -17,7 +17,7 @@ pub enum PortState {
     Bound,
     /// The near end of a connection.
     Connected,
-    /// Only the memory of a connection: no process has it any more.
+    /// Only the memory of a connection: no process has it anymore.
     TimeWait,
     /// Not in use, but reserved for a service.
     Reserved,
@@ -77,7 +77,7 @@ pub struct PortView {
     pub backlog: u32,
     /// How many may wait.
     pub max_backlog: u32,
-    /// The user who can have made it up ([`unverified`](super::unverified)).
+    /// The user who may have faked it ([`unverified`](super::unverified)).
     pub unverified_user: Option<u32>,
 }
 

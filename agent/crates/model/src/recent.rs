@@ -192,7 +192,7 @@ impl Recent {
 // === impl RecentView ===
 
 impl RecentView {
-    /// All that these rows have, as if it had happened within so many seconds.
+    /// All that these rows have, as if it had happened within this many seconds.
     #[cfg(any(test, feature = "fixture"))]
     pub(crate) fn from_rows(edges: &[EdgeView], seconds: u64) -> Self {
         let mut view = Self::default();

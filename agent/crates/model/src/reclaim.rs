@@ -29,8 +29,8 @@ pub(crate) struct Lifecycle {
     forgotten: bool,
 }
 
-/// The same for rows of a tenant who has much of a nearly full table. What was counted is exported
-/// for longer: names outlive the slots by [`super::attributed::ENDED_SECONDS`].
+/// The same for rows of a tenant that has a large part of a nearly full table. What was counted is
+/// exported for longer: names outlive the slots by [`super::attributed::ENDED_SECONDS`].
 pub const IDLE_SECONDS_OF_GREEDY: u64 = 5;
 
 /// The idle time after which a row is forgotten in a table with `used` of `capacity` slots taken.
@@ -39,7 +39,7 @@ pub(crate) fn patience(used: usize, capacity: u64) -> u64 {
     if is_nearly_full { IDLE_SECONDS_UNDER_PRESSURE } else { IDLE_SECONDS }
 }
 
-/// How many slots a table has, and who takes them.
+/// How many slots a table has, and which tenants take them.
 #[derive(Clone, Copy)]
 pub struct Room<'a> {
     pub(crate) capacity: u64,
@@ -136,7 +136,7 @@ impl Patience {
         patience
     }
 
-    /// Those who have filled the table.
+    /// Tenants that have filled the table.
     pub(crate) fn greedy(self) -> impl Iterator<Item = Tenant> {
         self.greedy.into_iter()
     }
@@ -149,7 +149,7 @@ impl Patience {
         self
     }
 
-    /// The same for everybody.
+    /// The same for all tenants.
     fn usual(capacity: u64, used: usize) -> Self {
         Self { usual: patience(used, capacity), greedy: Vec::new() }
     }
@@ -160,7 +160,7 @@ impl Patience {
 }
 
 impl Lifecycle {
-    /// Whether hooks do not find the row any more.
+    /// Whether hooks no longer find the row.
     pub(crate) fn is_forgotten(&self) -> bool {
         self.forgotten
     }

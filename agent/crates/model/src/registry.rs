@@ -1,22 +1,26 @@
-//! Services registered by hand: names for endpoints that nothing else can name.
+//! Services registered by hand: names for endpoints that no source identifies.
 //!
 //! Time is an argument (seconds since the Unix epoch). An endpoint with a time to live that was not
-//! renewed is no endpoint of its service any more; its name stays for another hour, so that what fails
-//! while the service is down has the name of it.
+//! renewed no longer belongs to its service. Its name stays for another hour, so that failures
+//! while the service is down still have it.
 
-use std::collections::BTreeMap;
+mod refused;
+mod registration;
+
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
 pub use notation::{Check, Endpoint};
 
+pub use self::refused::Refused;
+pub use self::registration::{Lease, Registration};
 use super::full_name::FullName;
 use super::service::Service;
 
-/// Registered services at most.
+/// Maximum number of registered services.
 pub const MOST: usize = 1024;
-/// Endpoints of one service at most.
+/// Maximum number of endpoints of one service.
 pub const MOST_ENDPOINTS: usize = 64;
 /// The shortest time to live, seconds: less would end between two rounds of checks.
 pub const LEAST_TTL: u64 = 5;
@@ -24,28 +28,6 @@ pub const LEAST_TTL: u64 = 5;
 pub const MOST_TTL: u64 = 365 * 24 * 60 * 60;
 /// How long an endpoint that was not renewed is remembered, seconds.
 pub const REMEMBERED: u64 = 60 * 60;
-
-/// A registered service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// Its name.
-    pub service: FullName,
-    /// Where it is.
-    pub endpoints: Vec<Endpoint>,
-    /// How `portolan services monitor` checks its endpoints.
-    pub check: Option<Check>,
-    /// How long they last; `None` = until it is unregistered.
-    pub lease: Option<Lease>,
-}
-
-/// How long the endpoints of a service last without being renewed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Time to live of each, seconds.
-    pub ttl: u64,
-    /// When each ends, seconds since the Unix epoch.
-    pub until: BTreeMap<Endpoint, u64>,
-}
 
 /// All registered services.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,124 +56,9 @@ struct Named {
 /// Length of a prefix and family (true = IPv4); `None` is any address.
 type Prefix = Option<(u8, bool)>;
 
-/// Why a service is not registered.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Two names for one endpoint.
-    #[error(
-        "{endpoint} is registered as {service}; unregister that first (portolan services unregister {service})"
-    )]
-    Taken {
-        /// Where.
-        endpoint: Endpoint,
-        /// Who is there.
-        service: FullName,
-    },
-    /// No endpoint.
-    #[error("{0} has no address; give at least one with --address, like 10.1.2.3:443")]
-    Nowhere(FullName),
-    /// Too many endpoints.
-    #[error(
-        "{0} has more than {MOST_ENDPOINTS} addresses; write fewer and wider ones, like 10.9.0.0/16"
-    )]
-    TooManyEndpoints(FullName),
-    /// Too many services.
-    #[error(
-        "{MOST} services are registered already; unregister some that are not needed (`portolan services` lists them)"
-    )]
-    Full,
-    /// A time to live out of range.
-    #[error(
-        "{0} cannot have a TTL of {1} s; write one from {LEAST_TTL}s to {days}d, like --ttl 30s",
-        days = MOST_TTL / 86_400
-    )]
-    Ttl(FullName, u64),
-    /// A check of what is not one socket.
-    #[error(
-        "{service} cannot be checked at {endpoint}; a check needs addresses with a port, like 10.1.2.3:443"
-    )]
-    Unchecked {
-        /// The service.
-        service: FullName,
-        /// Where.
-        endpoint: Endpoint,
-    },
-    /// Nothing to remove.
-    #[error("{0} is not registered; `portolan services` lists what is")]
-    NotRegistered(FullName),
-}
-
 /// Where its addresses are in the index.
 fn prefix(endpoint: &Endpoint) -> Prefix {
     endpoint.network.map(|network| (network.prefix_len(), network.addr().is_ipv4()))
-}
-
-// === impl Lease ===
-
-impl Lease {
-    /// One of `ttl` seconds for all of these, from `now` on.
-    #[must_use]
-    pub fn new(ttl: u64, endpoints: &[Endpoint], now: u64) -> Self {
-        let until = now.saturating_add(ttl);
-        Self { ttl, until: endpoints.iter().map(|endpoint| (*endpoint, until)).collect() }
-    }
-}
-
-// === impl Registration ===
-
-impl Registration {
-    /// A name for these endpoints, without a check and until it is unregistered.
-    #[must_use]
-    pub const fn new(service: FullName, endpoints: Vec<Endpoint>) -> Self {
-        Self { service, endpoints, check: None, lease: None }
-    }
-
-    /// When an endpoint ends unless it is renewed, seconds since the Unix epoch; `None` = never.
-    #[must_use]
-    pub fn until(&self, endpoint: &Endpoint) -> Option<u64> {
-        // Without a time it has not been renewed.
-        self.lease.as_ref().map(|lease| lease.until.get(endpoint).copied().unwrap_or_default())
-    }
-
-    /// Whether the service is said to be at this endpoint.
-    #[must_use]
-    pub fn is_in_force(&self, endpoint: &Endpoint, now: u64) -> bool {
-        self.until(endpoint).is_none_or(|until| until > now)
-    }
-
-    /// Whether an endpoint still has its name: for an hour after it should have been renewed.
-    #[must_use]
-    pub fn is_remembered(&self, endpoint: &Endpoint, now: u64) -> bool {
-        self.named_until(endpoint).is_none_or(|until| until > now)
-    }
-
-    fn named_until(&self, endpoint: &Endpoint) -> Option<u64> {
-        self.until(endpoint).map(|until| until.saturating_add(REMEMBERED))
-    }
-
-    /// Sorts its endpoints, and refuses what cannot be registered.
-    fn check(&mut self) -> Result<(), Refused> {
-        let Self { service, endpoints, check, lease } = self;
-        endpoints.sort_unstable();
-        endpoints.dedup();
-        if endpoints.is_empty() {
-            return Err(Refused::Nowhere(service.clone()));
-        }
-        if endpoints.len() > MOST_ENDPOINTS {
-            return Err(Refused::TooManyEndpoints(service.clone()));
-        }
-        if let Some(Lease { ttl, until }) = lease {
-            if !(LEAST_TTL..=MOST_TTL).contains(ttl) {
-                return Err(Refused::Ttl(service.clone(), *ttl));
-            }
-            until.retain(|endpoint, _| endpoints.contains(endpoint));
-        }
-        let unchecked = endpoints.iter().find(|one| check.is_some() && one.socket().is_none());
-        match unchecked.copied() {
-            Some(endpoint) => Err(Refused::Unchecked { service: service.clone(), endpoint }),
-            None => Ok(()),
-        }
-    }
 }
 
 // === impl Registry ===
@@ -202,8 +69,8 @@ impl Registry {
         self.services.iter()
     }
 
-    /// Adds a service, or gives the one of this name other endpoints. What has not been renewed by
-    /// `now` is in nobody's way.
+    /// Adds a service, or gives the one of this name other endpoints. Endpoints that have expired
+    /// by `now` do not conflict.
     pub fn register(&mut self, mut wanted: Registration, now: u64) -> Result<(), Refused> {
         wanted.check()?;
         self.expire(now);
@@ -229,8 +96,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Lets an endpoint last for its time to live again; whether the service has it, and it ends at
-    /// all.
+    /// Renews an endpoint for its time to live. Returns whether the service has the endpoint and it
+    /// has a time to live.
     pub fn renew(&mut self, service: &FullName, endpoint: &Endpoint, now: u64) -> bool {
         let found = self.services.iter_mut().find(|one| one.service == *service);
         let Some(found) = found.filter(|one| one.endpoints.contains(endpoint)) else {
@@ -403,7 +270,7 @@ mod tests {
         assert_eq!(named(&registry, 130 + REMEMBERED), None);
         assert!(renewed(&mut registry, other, 200));
         assert_eq!(in_force(&registry, 229), [other]);
-        // Another service takes the place of what is over, and not of what is in force.
+        // Another service takes an endpoint that has expired, and not one that is in force.
         let refused =
             registry.register(at("new", &[other]), 229).expect_err("in force").to_string();
         assert!(refused.contains("is registered as api"), "{refused}");

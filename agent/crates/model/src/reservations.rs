@@ -1,4 +1,4 @@
-//! Reservations: which service may have a port, who decided that, and until when.
+//! Reservations: which service may have a port, where that was declared, and until when.
 //!
 //! Time is an argument (seconds since the Unix epoch), so whether one is in force is a question,
 //! not a state: one that has run out is no longer in force even before it is removed.
@@ -196,7 +196,7 @@ impl Reservations {
         behind.take_while(move |one| one.port == port).filter(move |one| one.netns == netns)
     }
 
-    /// The one that binds everybody at `now` on a host that is for `here`.
+    /// The one that is in force for all at `now` on a host that is for `here`.
     pub fn in_force(
         &self,
         netns: Option<u32>,

@@ -146,8 +146,8 @@ impl Entity {
     /// The identity is unknown.
     pub const UNKNOWN: Self = Self(0);
 
-    /// Connections of one edge have led to several, of which none can be told apart: whatever name
-    /// the end had, it is not right for all of them.
+    /// Connections of one edge have led to several services that cannot be told apart: whatever
+    /// name the end had, it is not right for all of them.
     pub const SEVERAL: Self = Self(u64::MAX);
 
     /// The entity that has this identifier: a container's id, a pod's uid.

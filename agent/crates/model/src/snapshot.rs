@@ -87,7 +87,7 @@ pub struct Snapshot {
 pub struct RelatedView {
     /// Relations between services, by backend.
     pub relations: RelationsView,
-    /// Who connected to whom, by address.
+    /// Which clients connected to which servers, by address.
     pub flows: FlowsView,
     /// Evaluated segments; `None` if none is declared.
     pub segments: Option<SegmentsView>,
@@ -146,8 +146,9 @@ pub struct EdgeLabels {
     /// The virtual service that the client connected to, if a backend answered: a Kubernetes
     /// Service, a published port. Not part of a row's identity.
     pub virtual_service: Option<Service>,
-    /// The user who can have made up everything that this row counts
-    /// ([`unverified`](super::unverified)). Part of a row's identity: what is verified is another row.
+    /// The user who may have faked everything that this row counts
+    /// ([`unverified`](super::unverified)). Part of a row's identity: what is verified is another
+    /// row.
     pub unverified_user: Option<u32>,
 }
 
@@ -203,7 +204,7 @@ pub struct ListenerView {
     pub backlog: u32,
     /// Backlog limit: how many connections may wait.
     pub max_backlog: u32,
-    /// The user who can have made it up ([`unverified`](super::unverified)).
+    /// The user who may have faked it ([`unverified`](super::unverified)).
     pub unverified_user: Option<u32>,
 }
 

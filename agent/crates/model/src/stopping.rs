@@ -30,7 +30,7 @@ pub struct Stopping {
     ended: HashMap<Socket, u64>,
 }
 
-/// A listening socket. Without a cookie it is as good as another one of its owner.
+/// A listening socket. Without a cookie it equals any other one of its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Socket {
     owner: u32,

@@ -1,4 +1,4 @@
-//! The table of edges as everybody sees it: the [delta stage](super::delta) and, behind it, the
+//! The table of edges as all readers see it: the [delta stage](super::delta) and, behind it, the
 //! [rows](super::rows) with their totals.
 
 use agent_common::address::Address;
@@ -44,7 +44,7 @@ impl Tables {
         Updated { edges: self.rows.view(), deltas }
     }
 
-    /// The labels of a slot, for who has the number from the kernel.
+    /// The labels of a slot, for code that has its number from the kernel.
     pub fn labels(&self, table: Table, slot: u32) -> Option<&EdgeLabels> {
         self.stage.labels(table, slot)
     }

@@ -35,7 +35,7 @@ pub struct IdleTimes {
 /// What idle connections of an edge are in for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// Nobody closed enough connections alike.
+    /// Neither side closed enough connections alike.
     Unknown,
     /// The client closes them first.
     ClientFirst,

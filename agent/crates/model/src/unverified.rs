@@ -3,9 +3,9 @@
 //! In a network namespace below a user namespace that they made, users are root: any address is
 //! theirs, a TUN device answers as they like, and TCP_REPAIR establishes connections without a
 //! packet. What the kernel counts there is true of that namespace and says nothing of anybody else,
-//! so it must alert nobody. It is *unverified*, unless the other end proves it: a service outside,
-//! at which the connection arrived with the client's note (`agent_common::peer`), or from which it
-//! came.
+//! so it must not raise an alert. It is *unverified*, unless the other end proves it: a service
+//! outside, at which the connection arrived with the client's note (`agent_common::peer`), or from
+//! which it came.
 //!
 //! Namespaces below a user namespace that root made are the runtime's (`userns-remap`, LXD, pods
 //! with `hostUsers: false`), and users can be declared to be trusted ([`Owners::trusting`]).
@@ -28,7 +28,7 @@ const MAX_USERS: usize = 256;
 #[derive(Debug, Default)]
 pub struct Proven(HashSet<(u32, Address, u16)>);
 
-/// Counts by the user who can have made them up.
+/// Counts by the user who may have faked them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ByUser {
     counts: BTreeMap<u32, u64>,
@@ -50,7 +50,7 @@ impl Proven {
         Self(arrived.collect())
     }
 
-    /// The user who can have made up what an edge shows.
+    /// The user who may have faked what an edge shows.
     pub fn doubt(&self, edge: &Edge, owners: &Owners) -> Option<u32> {
         let user = owners.user(edge.key.owner)?;
         let key = &edge.key;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::in_text;
+
 /// Longest path of a check, bytes.
 const LONGEST_PATH: usize = 256;
 /// The path of `http` without one.
@@ -70,19 +72,7 @@ impl FromStr for Check {
     }
 }
 
-impl From<Check> for String {
-    fn from(check: Check) -> Self {
-        check.to_string()
-    }
-}
-
-impl TryFrom<String> for Check {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
+in_text!(Check);
 
 #[cfg(test)]
 mod tests {

@@ -7,8 +7,10 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Where a registered service is: `10.1.2.3:443`, `10.9.0.0/16`, `10.9.0.0/16:5432`, or a port
-/// on whatever address.
+use super::text::in_text;
+
+/// Where a registered service is: `10.1.2.3:443`, `10.9.0.0/16`, `10.9.0.0/16:5432`, or a port on
+/// any address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Endpoint {
@@ -88,19 +90,7 @@ impl FromStr for Endpoint {
     }
 }
 
-impl From<Endpoint> for String {
-    fn from(endpoint: Endpoint) -> Self {
-        endpoint.to_string()
-    }
-}
-
-impl TryFrom<String> for Endpoint {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
+in_text!(Endpoint);
 
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::character::is_printable;
+use super::text::in_text;
 
 /// Bytes in a name at most.
 const LONGEST: usize = 128;
@@ -54,19 +55,7 @@ impl FromStr for FullName {
     }
 }
 
-impl From<FullName> for String {
-    fn from(name: FullName) -> Self {
-        name.to_string()
-    }
-}
-
-impl TryFrom<String> for FullName {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
+in_text!(FullName);
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ pub mod filter;
 mod full_name;
 mod nearest;
 mod port;
+mod text;
 pub mod yaml;
 
 pub use self::check::{Check, Path};

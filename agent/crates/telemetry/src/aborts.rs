@@ -5,13 +5,13 @@ use std::fmt;
 use agent_common::abort::ABORT_CAUSE_NAMES;
 
 use super::View;
-use super::metric::{Kind, Metric, Samples};
+use super::metric::{Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_tcp_aborts_total",
     kind: Kind::Counter,
     help: "Established connections that the kernel of this side gave up because the peer did not answer, by cause; the program gets ETIMEDOUT or EHOSTUNREACH. A cause that never occurred has no series.",
-    labels: &["client", "client_namespace", "server", "server_namespace", "port", "role", "cause"],
+    labels: edge_and!("cause"),
     fed_by: "inet_sock_set_state",
     render,
 }];

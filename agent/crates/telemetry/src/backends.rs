@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::View;
-use super::metric::{Kind, Metric, Samples};
+use super::metric::{Kind, Metric, Samples, edge_and};
 use model::relations::{Backend, ServiceName};
 use model::snapshot::{RelatedView, Role};
 use model::tally::Tally;
@@ -15,8 +15,7 @@ use model::tally::Tally;
 /// The hook without which there are no requests.
 const REQUEST_HOOK: &str = "sk_data_ready";
 
-const BACKEND: &[&str] =
-    &["client", "client_namespace", "server", "server_namespace", "port", "role", "backend"];
+const BACKEND: &[&str] = edge_and!("backend");
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {

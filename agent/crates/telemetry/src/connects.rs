@@ -1,26 +1,18 @@
-//! Connections: attempts by result, how many are open, how many were there before us.
+//! Connections: attempts by result, how many are open, how many were there before the agent.
 
 use std::fmt;
 
 use agent_common::edge::{CONNECT_OK, CONNECT_RESULT_NAMES};
 
 use super::View;
-use super::metric::{EDGE, Kind, Metric, Samples};
+use super::metric::{EDGE, Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_connects_total",
         kind: Kind::Counter,
         help: "Connection attempts that ended, by result; on the server's side completed and failed handshakes. Result `stopping`: refused while the server stopped.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "result",
-        ],
+        labels: edge_and!("result"),
         fed_by: "inet_sock_set_state, connect4, connect6",
         render: connects,
     },

@@ -54,7 +54,7 @@ fn fullest(
     value: fn(&EphemeralView) -> f64,
 ) -> fmt::Result {
     let mut values: BTreeMap<&str, f64> = BTreeMap::new();
-    // A user who fills up a namespace of their own alarms nobody.
+    // A user who fills up a namespace of their own raises no alert.
     let verified = |row: &&EphemeralView| row.unverified_user.is_none();
     for row in view.snapshot.ephemeral.iter().filter(verified) {
         let known = values.entry(&row.netns_of.name).or_default();

@@ -1,4 +1,4 @@
-//! Events on their way from the core to those who follow them: streams of the API, and `events.log`.
+//! Events on their way from the core to their readers: streams of the API, and `events.log`.
 //!
 //! The core never waits: the feed keeps the last [`WAITING`] events, and a follower that is slower
 //! misses some; it learns how many, and they are counted. Without followers nothing is kept.
@@ -42,7 +42,7 @@ pub struct Follower {
 pub enum Next {
     /// An event.
     Event(Arc<Event>),
-    /// It was too slow and missed so many.
+    /// It was too slow and missed this many.
     Missed(u64),
     /// The agent stops.
     End,

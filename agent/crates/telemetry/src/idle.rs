@@ -1,26 +1,18 @@
-//! How long connections are idle, between two requests and before somebody closes them.
+//! How long connections are idle, between two requests and before either end closes them.
 
 use std::fmt;
 
 use agent_common::histogram::Histogram;
 
 use super::View;
-use super::metric::{EDGE, Kind, Metric, Samples};
+use super::metric::{EDGE, Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_tcp_idle_close_seconds",
         kind: Kind::Histogram,
         help: "How long connections had been idle, for at least half a second, when an end closed them: the keep-alive timeout of a server (`closed_by=\"server\"`) or of a client's pool. Absent where there were none.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "closed_by",
-        ],
+        labels: edge_and!("closed_by"),
         fed_by: "inet_sock_set_state, sk_data_ready, sock_send_length",
         render: close,
     },

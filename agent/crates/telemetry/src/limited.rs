@@ -5,13 +5,13 @@ use std::fmt;
 use agent_common::limit::LIMIT_NAMES;
 
 use super::View;
-use super::metric::{Kind, Metric, Samples};
+use super::metric::{Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_tcp_limited_seconds_total",
     kind: Kind::Counter,
     help: "Time in which connections of this side had data to send and were limited by the other end's receive window or by their own send buffer, as the kernel times it. A limit that was never met has no series.",
-    labels: &["client", "client_namespace", "server", "server_namespace", "port", "role", "by"],
+    labels: edge_and!("by"),
     fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
     render,
 }];

@@ -5,23 +5,14 @@ use std::fmt;
 use agent_common::lookup::{RESULT_NAMES, RESULTS, TYPE_NAMES};
 
 use super::View;
-use super::metric::{EDGE, Kind, Metric, Samples};
+use super::metric::{EDGE, Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_dns_lookups_total",
         kind: Kind::Counter,
         help: "DNS queries over UDP by type and result; the server is the resolver. A query that is sent again is another lookup; `timeout`: no response within 5 s, or before the query was sent again, or before the program closed its socket after at least 1 s. A combination that never occurred has no series.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "qtype",
-            "rcode",
-        ],
+        labels: edge_and!("qtype", "rcode"),
         fed_by: LOOKUPS,
         render: lookups,
     },

@@ -56,9 +56,16 @@ pub(super) enum Samples<'a> {
 /// For a metric without labels.
 pub(super) const NO_LABELS: Option<&NoLabelSet> = None;
 
+/// Labels of an edge and those given, for [`Metric::labels`].
+macro_rules! edge_and {
+    ($($label:literal),*) => {
+        &["client", "client_namespace", "server", "server_namespace", "port", "role", $($label),*]
+    };
+}
+pub(super) use edge_and;
+
 /// Labels of an edge, for [`Metric::labels`].
-pub(super) const EDGE: &[&str] =
-    &["client", "client_namespace", "server", "server_namespace", "port", "role"];
+pub(super) const EDGE: &[&str] = edge_and!();
 
 /// Every metric, in the order of the output.
 pub fn all() -> impl Iterator<Item = &'static Metric> {

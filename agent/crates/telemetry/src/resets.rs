@@ -5,22 +5,13 @@ use std::fmt;
 use agent_common::reset::CAUSE_NAMES;
 
 use super::View;
-use super::metric::{Kind, Metric, Samples};
+use super::metric::{Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_tcp_resets_total",
     kind: Kind::Counter,
     help: "TCP resets by direction and cause; a cause that never occurred has no series. Cause `unused`: health checks; `stopping`: the server stopped.",
-    labels: &[
-        "client",
-        "client_namespace",
-        "server",
-        "server_namespace",
-        "port",
-        "role",
-        "direction",
-        "cause",
-    ],
+    labels: edge_and!("direction", "cause"),
     fed_by: "tcp_send_reset, tcp_receive_reset",
     render,
 }];

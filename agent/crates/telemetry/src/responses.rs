@@ -5,23 +5,14 @@ use std::fmt;
 use agent_common::response::{PROTOCOL_NAMES, STATUS_NAMES, STATUSES, security};
 
 use super::View;
-use super::metric::{Kind, Metric, Samples};
+use super::metric::{Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_responses_total",
         kind: Kind::Counter,
         help: "Responses of servers on this host by protocol and status, from their first bytes: the first response of each exchange on connections whose protocol is recognised. A combination that never occurred has no series.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "protocol",
-            "status",
-        ],
+        labels: edge_and!("protocol", "status"),
         fed_by: "sock_send_length",
         render: responses,
     },
@@ -29,16 +20,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "portolan_connection_security_total",
         kind: Kind::Counter,
         help: "Connections by what their server's first response showed: security `tls`, `plaintext` (a recognised protocol) or `unknown`, and the protocol. A combination that never occurred has no series.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "security",
-            "protocol",
-        ],
+        labels: edge_and!("security", "protocol"),
         fed_by: "sock_send_length",
         render: connections,
     },

@@ -6,7 +6,7 @@ use agent_common::counters::EdgeCounters;
 use agent_common::retransmit::{ESTABLISHED, PHASE_NAMES};
 
 use super::View;
-use super::metric::{EDGE, Kind, Metric, Samples};
+use super::metric::{EDGE, Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
@@ -29,15 +29,7 @@ pub(super) const METRICS: &[Metric] = &[
         name: "portolan_tcp_retransmits_total",
         kind: Kind::Counter,
         help: "Retransmitted segments, by phase of the connection.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "phase",
-        ],
+        labels: edge_and!("phase"),
         fed_by: "iterate_table, iterate_sockets, inet_sock_set_state",
         render: retransmits,
     },

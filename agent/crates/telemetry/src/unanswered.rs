@@ -3,22 +3,14 @@
 use std::fmt;
 
 use super::View;
-use super::metric::{EDGE, Kind, Metric, Samples};
+use super::metric::{EDGE, Kind, Metric, Samples, edge_and};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_requests_unanswered_total",
         kind: Kind::Counter,
         help: "Requests without a response: the connection ended, or the client closed it after it had waited at least 50 ms. Cause `stopping`: the server's listener had just ended; `other`: anything else. Absent where there were none.",
-        labels: &[
-            "client",
-            "client_namespace",
-            "server",
-            "server_namespace",
-            "port",
-            "role",
-            "cause",
-        ],
+        labels: edge_and!("cause"),
         fed_by: "inet_sock_set_state, sk_data_ready, sock_send_length",
         render: unanswered,
     },

@@ -71,7 +71,7 @@ impl Ports {
                 Some(Ok(seen)) => Some(seen),
                 Some(Err(error)) => {
                     let netns = failures.first().map_or(0, |failure| failure.key.netns);
-                    tracing::debug!("network namespace {netns} cannot be looked at: {error}");
+                    tracing::debug!("network namespace {netns} cannot be inspected: {error}");
                     None
                 }
             };

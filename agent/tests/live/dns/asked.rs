@@ -1,11 +1,11 @@
-//! Answers that nobody asked for, and those that somebody did.
+//! Answers that were not asked for, and those that were.
 
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 
-use super::server::{Message, Question, Record};
-use super::{
-    ANSWER_WITHIN, V4, V6, agent, by_address, expect, ip, ledger, named, pair, server, source,
+use super::scene::{
+    ANSWER_WITHIN, V4, V6, agent, by_address, expect, ip, ledger, named, pair, source,
 };
+use super::server::{self, Message, Question, Record};
 use crate::facts::patience;
 use crate::namespace::Pair;
 use crate::net;
@@ -21,11 +21,11 @@ pub(crate) enum Family {
 struct Sockets {
     /// A DNS server.
     server: UdpSocket,
-    /// Another host's port 53, from which nobody wants anything.
+    /// Another host's port 53, which no client has queried.
     stranger: UdpSocket,
     /// A client that asks the server, not connected.
     client: UdpSocket,
-    /// A client that waits for datagrams and asks nobody.
+    /// A client that waits for datagrams and sends no query.
     sink: UdpSocket,
 }
 

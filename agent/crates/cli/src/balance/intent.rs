@@ -1,4 +1,4 @@
-//! What a load balancer is to do, whatever program does it.
+//! What a load balancer is to do, independent of the program.
 //!
 //! The one model between its sources (what the agent has observed, `balance.toml`) and the targets
 //! in [`super::render`]. Text in it has been [checked](super::checked).
@@ -193,6 +193,16 @@ pub(super) enum Alpn {
     /// HTTP/1.1.
     #[serde(rename = "http/1.1")]
     Http11,
+}
+
+impl Alpn {
+    /// The protocol as TLS names it (RFC 7301), which every balancer uses.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::H2 => "h2",
+            Self::Http11 => "http/1.1",
+        }
+    }
 }
 
 /// The PROXY protocol.

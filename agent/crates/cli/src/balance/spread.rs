@@ -20,7 +20,7 @@ pub(super) struct SpreadArgs {
     /// Services to show [default: all with more than one backend].
     pub services: Vec<String>,
     /// Time that the numbers cover: 1m, 5m (at most), or start, since the agent started. Chance
-    /// needs many samples to be told from a fault, so it is 5m by default.
+    /// needs many samples to be distinguished from a fault, so it is 5m by default.
     #[arg(long, value_name = "WINDOW", default_value = "5m", value_parser = window::parse)]
     pub window: WindowChoice,
     #[command(flatten)]

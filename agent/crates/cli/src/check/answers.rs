@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::target::Connection;
 use crate::window;
 
-/// Events that say since when something lasts: so far back, and so many at most.
+/// Events that say since when something lasts: how far back, and how many at most.
 const REMEMBERED_SECONDS: f64 = 3600.0;
 const EVENTS: u16 = 5000;
 const KINDS: &str = "connect,reset,abort,unanswered,listen_drop,violation";
@@ -22,7 +22,7 @@ const KINDS: &str = "connect,reset,abort,unanswered,listen_drop,violation";
 pub enum Remembered {
     /// What says since when a fault lasts.
     Faults,
-    /// The latest of all kinds, so many at most.
+    /// The latest of all kinds, at most this many.
     Latest(u16),
 }
 

@@ -219,7 +219,7 @@ impl Kind {
             _ => "each client".to_owned(),
         };
         let server_name = match server {
-            // What an address is of, nobody has said.
+            // It is unknown what the address belongs to.
             Some((name, port)) if name.name.parse::<IpAddr>().is_ok() => name.at(port),
             Some((name, _)) => name.to_string(),
             None => "the server".to_owned(),

@@ -18,10 +18,10 @@ pub(super) const BUDGET: f64 = 0.001;
 pub(super) const UNANSWERED_PER_MINUTE: f64 = 3.0;
 pub(super) const UNANSWERED_SHARE: f64 = 0.01;
 pub(super) const UNANSWERED_SHARE_INTERNET: f64 = 0.1;
-/// More requests without a response than with one, and at least so many: an error.
+/// More requests without a response than with one, and at least this many: an error.
 pub(super) const UNANSWERED_ERROR: u64 = 10;
 /// Responses that are errors of the server: a minute, and their share of all; more of them than of
-/// others, and at least so many: an error.
+/// others, and at least this many: an error.
 pub(super) const ERRORS_PER_MINUTE: f64 = 3.0;
 pub(super) const ERRORS_SHARE: f64 = 0.05;
 pub(super) const ERRORS_ERROR: u64 = 10;
@@ -91,9 +91,9 @@ const LIMITS: &[(&str, &str)] = &[
     (code::LOCAL_PORTS_LOW, "80 % of a range in use; error from 95 % on"),
     (code::LISTENS_IN_EPHEMERAL, "a listener in ip_local_port_range that is not reserved there"),
     (code::CONNTRACK_FULL, "80 % of nf_conntrack_max; error from 95 % on"),
-    (code::INTERFACE_DROPS, "more than 0.1 % of packets while it is looked at"),
+    (code::INTERFACE_DROPS, "more than 0.1 % of packets during the check"),
     (code::NEIGHBOURS_FULL, "80 % of gc_thresh3; error from 95 % on"),
-    (code::TCP_MEMORY, "any in the second that is looked at"),
+    (code::TCP_MEMORY, "any in the second of the check"),
     (code::MTU_DIFFERS, "any veth pair"),
     (code::ADDRESS_TWICE, "any address in two network namespaces of one bridge or link"),
     (code::NO_DEFAULT_ROUTE, "a client with connects that are unreachable"),
@@ -122,10 +122,10 @@ const CONNECTS: &str =
 const REPORTED: &str = "as the agent reports it";
 
 const COLUMNS: &[Column] = &[
-    Column { title: "CODE", left: true, rank: 0 },
-    Column { title: "SECTION", left: true, rank: 1 },
-    Column { title: "MEANING", left: true, rank: 0 },
-    Column { title: "LIMIT", left: true, rank: 0 },
+    Column::left("CODE"),
+    Column::left("SECTION").rank(1),
+    Column::left("MEANING"),
+    Column::left("LIMIT"),
 ];
 
 /// A code in `--list -o json`.

@@ -76,12 +76,12 @@ pub(super) struct Skipped {
     pub reason: String,
 }
 
-/// A finding, and whom it is about.
+/// A finding, and the services it is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The finding.
     pub finding: Finding,
-    /// Those who connect.
+    /// The clients.
     pub clients: Vec<Name>,
     /// Who is connected to, binds, or is concerned otherwise.
     pub server: Option<Name>,

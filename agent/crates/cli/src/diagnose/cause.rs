@@ -10,7 +10,7 @@ pub(super) enum Cause {
     ProcessStopped,
     /// The server's name does not resolve.
     NameNotResolved,
-    /// The OOM killer has ended the server.
+    /// The OOM killer has killed the server.
     OomKilled,
     /// No local port is left at the client.
     NoLocalPort,
@@ -22,7 +22,7 @@ pub(super) enum Cause {
     NoRoute,
     /// The server has no route back.
     NoRouteBack,
-    /// Nobody answers for the server's address.
+    /// No answer for the server's address (ARP, neighbour discovery).
     HostGone,
     /// Nothing listens on the port.
     NothingListens,
@@ -32,7 +32,7 @@ pub(super) enum Cause {
     OtherAddress,
     /// The server listens and the connect is refused all the same.
     Rejected,
-    /// It was refused, and is not any more.
+    /// It was refused, and no longer is.
     WasNotListening,
     /// The accept queue is full.
     AcceptQueueFull,

@@ -339,7 +339,7 @@ mod tests {
         check(&["shop:8080"], &[FROM_OUTSIDE]);
         check(&["--database", "postgres"], &[TO_DATABASE]);
         check(&["--all"], &[TO_DATABASE, FROM_OUTSIDE]);
-        // A server that nobody connects to, and one that no agent knows.
+        // A server without clients, and one that no agent knows.
         check(&["shop", "postgres:5433"], &["prod/shop → postgres:5433"]);
         check(&["shop", "db.example:5432"], &["prod/shop → db.example:5432"]);
     }

@@ -39,7 +39,7 @@ impl Look {
         let state = match starvation::state(pid) {
             Ok(state) => state,
             Err(error) => {
-                let why = format!("process {pid} cannot be looked at: {error}");
+                let why = format!("process {pid} cannot be inspected: {error}");
                 return Host { skipped: Some(why), pid, ..Host::default() };
             }
         };
@@ -65,7 +65,7 @@ impl Look {
     }
 }
 
-/// The server's process, if the OOM killer has ended it: one of its name, or of a script one that
+/// The server's process, if the OOM killer has killed it: one of its name, or of a script one that
 /// ended when the agent saw the server end, `stopped` seconds ago.
 pub(super) fn killed(server: &Name, stopped: Option<f64>) -> Option<Killed> {
     // A command name has 15 bytes.

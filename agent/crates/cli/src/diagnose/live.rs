@@ -1,29 +1,30 @@
 //! What the agent knows of a pair: its answers, and the part of them that matters.
-//!
-//! Long because all that is read of the answers of an agent is in one place.
+
+mod counts;
+mod edge;
+mod hops;
+mod one_pair;
 
 use std::cmp::Reverse;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use api_types::{
-    Backend, Balance, BalanceVerdict, Change, Conflicts, Edge, Edges, EventKind, Events, Kind,
-    Latency, Ports, Role, SegmentVerdict, Segments, Source, Timestamp, WindowChoice,
+    Balance, Conflicts, Edges, Events, Kind, Ports, Role, Segments, Timestamp, WindowChoice,
 };
 
-use super::evidence::{Changed, Hop, Listening, Live, Name, Pair, Quantiles, Uneven};
+use self::edge::{find, is_of, is_pair};
+use super::evidence::{Name, Pair};
 use crate::target::Connection;
-use crate::{edges, human, window};
+use crate::window;
 
-/// How long before now changes may explain a fault.
+pub(super) use self::edge::pair;
+
+/// Changes within this time before now may explain a fault.
 const BEFORE_SECONDS: f64 = 600.0;
-/// Payload of a segment on an Ethernet, as in the alert PortolanRetransmitsHigh.
-const SEGMENT_BYTES: u64 = 1448;
-/// The agent's own traffic, and that of its commands.
-const OURSELVES: &str = "portolan";
 
-/// What the agent has answered.
+/// The answers of the agent.
 pub(super) struct Answers {
-    /// Length of the window that was asked for. What edges cover of it is less if the agent is young.
+    /// Length of the requested window. Edges cover less of it if the agent started later.
     pub(super) asked_seconds: f64,
     /// Over the window.
     pub(super) edges: Edges,
@@ -45,7 +46,7 @@ pub(super) struct Answers {
 // === impl Answers ===
 
 impl Answers {
-    /// Asks for all of it.
+    /// Requests all of them.
     pub(super) fn ask(agent: &Connection, choice: WindowChoice) -> anyhow::Result<Self> {
         let over = window::query(choice, &[]);
         let edges: Edges = client::read(&agent.text(&format!("/api/v1/edges{over}"))?)?;
@@ -82,46 +83,6 @@ impl Answers {
         pairs
     }
 
-    /// What is known of a pair; `netns`: the network namespace of the server, if it is on this host.
-    pub(super) fn live(&self, pair: &Pair, server: Option<u32>, client: Option<u32>) -> Live {
-        let near = find(&self.edges, pair, Role::Client);
-        let far = find(&self.edges, pair, Role::Server);
-        let mut live = Live { seconds: self.edges.window.seconds, ..Live::default() };
-        if let Some(main) = near.or(far) {
-            live.count(main, near, far);
-        }
-        let start =
-            find(&self.usual, pair, Role::Client).or_else(|| find(&self.usual, pair, Role::Server));
-        if let Some(start) = start {
-            live.usual = Quantiles::of(&start.request);
-            live.usual_rtt = Quantiles::of(&start.rtt);
-        }
-        live.addresses = self.addresses(pair);
-        live.listen_drops = self
-            .edges
-            .edges
-            .iter()
-            .filter(|edge| {
-                edge.role == Role::Listener
-                    && edge.port == pair.port
-                    && is_server(edge, &pair.server)
-            })
-            .map(|edge| edge.listen_overflows)
-            .sum();
-        live.listeners = self.listeners(pair, server);
-        live.sees_listeners =
-            self.ports.ports.iter().any(|port| port.state == api_types::PortState::Listening);
-        live.is_here = server.is_some() || far.is_some() || !live.listeners.is_empty();
-        live.local_ports = self.local_ports(pair, client);
-        live.changes = self.changes(pair);
-        live.dependencies = self.hops(|edge| is_client(edge, &pair.server));
-        live.others = self.others(pair);
-        live.uneven = self.uneven(pair);
-        live.has_segments = self.segments.is_some();
-        live.segments_of = self.segments_of(pair, &live.addresses);
-        live
-    }
-
     /// The name to resolve, if the server is known by its DNS name.
     pub(super) fn dns_name(&self, pair: &Pair) -> Option<String> {
         let edge = find(&self.edges, pair, Role::Client)?;
@@ -138,20 +99,6 @@ impl Answers {
         let mut held: Vec<&api_types::Port> = self.ports.ports.iter().filter(is_its).collect();
         held.sort_by_key(|one| one.port != port);
         held.first().map(|one| one.holder.pid)
-    }
-
-    /// Edges as hops, the worst first.
-    pub(super) fn hops(&self, wanted: impl Fn(&Edge) -> bool) -> Vec<Hop> {
-        let seconds = self.edges.window.seconds.max(1.0);
-        let busy = |edge: &&Edge| is_pair(edge) && !edge.other_side && wanted(edge);
-        let mut hops: Vec<Hop> =
-            self.edges.edges.iter().filter(busy).map(|edge| hop(edge, seconds)).collect();
-        let key = |hop: &Hop| (hop.is_failing(), hop.p99_seconds.unwrap_or_default());
-        hops.sort_by(|a, b| {
-            let (a, b) = (key(a), key(b));
-            b.0.cmp(&a.0).then(b.1.total_cmp(&a.1))
-        });
-        hops
     }
 
     /// Where the client connects to: what fails most first, then the busiest.
@@ -174,270 +121,6 @@ impl Answers {
         };
         let near = of(Role::Client);
         if near.is_empty() { of(Role::Server) } else { near }
-    }
-
-    fn listeners(&self, pair: &Pair, netns: Option<u32>) -> Vec<Listening> {
-        use api_types::{PortState, Protocol};
-        let is_there = |port: &&api_types::Port| {
-            let service = &port.holder.service;
-            let is_its =
-                (&service.namespace, &service.name) == (&pair.server.namespace, &pair.server.name);
-            port.protocol == Protocol::Tcp
-                && port.state == PortState::Listening
-                && port.port == pair.port
-                && netns.map_or(is_its, |netns| port.netns == netns)
-        };
-        let listening = |port: &api_types::Port| Listening {
-            address: port.address,
-            v6_only: port.v6_only,
-            backlog: port.backlog,
-            max_backlog: port.max_backlog,
-            pid: port.holder.pid,
-            command: port.holder.command.clone(),
-        };
-        self.ports.ports.iter().filter(is_there).map(listening).collect()
-    }
-
-    fn local_ports(&self, pair: &Pair, netns: Option<u32>) -> Option<f64> {
-        let client = pair.client.as_ref();
-        let is_it = |one: &&api_types::EphemeralPorts| match netns {
-            Some(netns) => one.netns == netns,
-            None => client.is_some_and(|client| {
-                (&one.service.namespace, &one.service.name) == (&client.namespace, &client.name)
-            }),
-        };
-        let found = self.ports.ephemeral_ports.iter().find(is_it)?;
-        Some(found.used_ratio().max(found.destination_ratio()))
-    }
-
-    /// Changes of the two services, latest first.
-    fn changes(&self, pair: &Pair) -> Vec<Changed> {
-        let is_ours = |name: &api_types::Service| {
-            let is =
-                |wanted: &Name| (&name.namespace, &name.name) == (&wanted.namespace, &wanted.name);
-            is(&pair.server) || pair.client.as_ref().is_some_and(is)
-        };
-        let change = |event: &api_types::Event| {
-            let service = event.server.as_ref().filter(|service| is_ours(service))?;
-            let change = Change {
-                time: event.last_seen,
-                cause: event.cause.clone(),
-                service: service.name.clone(),
-                service_namespace: service.namespace.clone(),
-                text: event.text.clone(),
-            };
-            Some(Changed::of(&change, self.changes.timestamp))
-        };
-        let events = self
-            .changes
-            .events
-            .iter()
-            .filter(|event| matches!(event.kind, EventKind::Service | EventKind::Backend));
-        let mut changes: Vec<Changed> = events.filter_map(change).collect();
-        changes.sort_by(|a, b| a.seconds_ago.total_cmp(&b.seconds_ago));
-        changes
-    }
-
-    /// The loss of other edges of the client and of the server, to compare with.
-    fn others(&self, pair: &Pair) -> Vec<(String, f64)> {
-        let shares_an_end = |edge: &&Edge| {
-            is_pair(edge)
-                && !edge.other_side
-                && !is_of(edge, pair)
-                && (is_server(edge, &pair.server)
-                    || pair.client.as_ref().is_some_and(|client| is_client(edge, client)))
-        };
-        let loss = |edge: &Edge| {
-            let mut live = Live::default();
-            live.count(edge, Some(edge), None);
-            (self::pair(edge).to_string(), live.loss())
-        };
-        self.edges
-            .edges
-            .iter()
-            .filter(shares_an_end)
-            .filter(|edge| edge.request.count > 0)
-            .map(loss)
-            .collect()
-    }
-
-    /// The worst backend of a pair, if the agent finds its load uneven.
-    fn uneven(&self, pair: &Pair) -> Option<Uneven> {
-        let client = pair.client.as_ref()?;
-        let group = self.balance.groups.iter().find(|group| {
-            group.port == pair.port
-                && (&group.client_namespace, &group.client) == (&client.namespace, &client.name)
-                && (&group.server_namespace, &group.server)
-                    == (&pair.server.namespace, &pair.server.name)
-        })?;
-        type Share = fn(&Backend) -> Option<f64>;
-        let (what, share): (&str, Share) = match (group.requests.verdict, group.connections.verdict)
-        {
-            (BalanceVerdict::Unbalanced, _) => ("requests", |one| one.requests_share),
-            (_, BalanceVerdict::Unbalanced) => ("connections", |one| one.connections_share),
-            _ => return None,
-        };
-        let shares = group.backends.iter().filter_map(|one| Some((one, share(one)?)));
-        let off = |(one, share): &(&Backend, f64)| (share - one.expected_share).abs();
-        let (worst, share) = shares.max_by(|a, b| off(a).total_cmp(&off(b)))?;
-        let backend = match &worst.instance {
-            Some(instance) => format!("{} ({})", human::readable(instance), worst.backend),
-            None => worst.backend.clone(),
-        };
-        Some(Uneven { backend, what, share, expected: worst.expected_share })
-    }
-
-    fn segments_of(
-        &self,
-        pair: &Pair,
-        addresses: &[SocketAddr],
-    ) -> Option<(String, String, SegmentVerdict)> {
-        let client = pair.client.as_ref()?;
-        let is_it = |one: &&api_types::Violation| {
-            // Where the server had no name yet it is there by its address.
-            let is_address = one
-                .server
-                .parse()
-                .is_ok_and(|server: IpAddr| addresses.iter().any(|address| address.ip() == server));
-            let is_server =
-                (&one.server_namespace, &one.server) == (&pair.server.namespace, &pair.server.name);
-            one.reason == api_types::ViolationReason::NotAllowed
-                && one.port == pair.port
-                && (&one.client_namespace, &one.client) == (&client.namespace, &client.name)
-                && (is_server || is_address)
-        };
-        let found = self.segments.as_ref()?.violations.iter().find(is_it)?;
-        Some((
-            found.client_segment.clone(),
-            found.server_segment.clone(),
-            SegmentVerdict::Violation,
-        ))
-    }
-}
-
-// === impl Live ===
-
-impl Live {
-    /// Takes in the counts of an edge: of the side that tells most, and of both.
-    fn count(&mut self, main: &Edge, near: Option<&Edge>, far: Option<&Edge>) {
-        self.ok = main.connects.get("ok").copied().unwrap_or_default();
-        let failed = main.connects.iter().filter(|(result, n)| *result != "ok" && **n > 0);
-        self.failed = failed.map(|(result, n)| (result.clone(), *n)).collect();
-        self.active = main.active;
-        self.opened = main.opened;
-        self.requests = main.request.count;
-        self.waits = main.waits;
-        self.unverified_user = main.unverified_user;
-        self.client = near.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
-        self.server = far.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
-        self.rtt = Quantiles::of(&main.rtt);
-        self.unread = far.and_then(|edge| edge.receive_queue_bytes).unwrap_or_default();
-        // Seen at the server; the client's row of the same connections has it from there.
-        let answered = far.unwrap_or(main);
-        self.responses = edges::responses(answered);
-        for (protocol, statuses) in &answered.responses {
-            let errors = statuses.iter().filter(|(status, _)| edges::is_error(status));
-            self.errors.extend(errors.map(|(status, n)| (format!("{protocol} {status}"), *n)));
-        }
-        for edge in near.into_iter().chain(far) {
-            self.unanswered = self.unanswered.max(edge.unanswered);
-            self.close_wait = self.close_wait.max(edge.close_wait.unwrap_or_default());
-            let phase =
-                |name: &str| edge.retransmits_by_phase.get(name).copied().unwrap_or_default();
-            self.syn_retransmits += phase("syn");
-            let again = phase("established") + phase("closing");
-            self.retransmits += again;
-            self.segments += again + edge.sent_bytes / SEGMENT_BYTES + edge.request.count;
-            // Both sides count the same reset, each with the cause that it sees. A client that ends
-            // a connection of its own with a reset (SO_LINGER 0), as proxies do with idle ones,
-            // loses nothing by it; what it had asked for is counted as unanswered.
-            if self.resets.is_empty() {
-                let is_client = edge.role == Role::Client;
-                let by_client = |cause: &str| cause == "aborted";
-                let sent = edge.resets_sent.iter();
-                let sent = sent.filter(|(cause, _)| !(is_client && by_client(cause)));
-                let received = edge.resets_received.iter();
-                let received = received.filter(|(cause, _)| is_client || !by_client(cause));
-                for (cause, n) in sent.chain(received).filter(|(_, n)| **n > 0) {
-                    *self.resets.entry(cause.clone()).or_default() += n;
-                }
-            }
-            for (cause, n) in edge.aborts.iter().filter(|(_, n)| **n > 0) {
-                let known = self.aborts.entry(cause.clone()).or_default();
-                *known = (*n).max(*known);
-            }
-        }
-    }
-}
-
-// === impl Quantiles ===
-
-impl Quantiles {
-    fn of(latency: &Latency) -> Self {
-        Self { p50: latency.p50_seconds, p99: latency.p99_seconds }
-    }
-}
-
-/// A connection between two services that is not the agent's own, and that no user can have made up.
-fn is_pair(edge: &Edge) -> bool {
-    matches!(edge.role, Role::Client | Role::Server)
-        && !(edge.client == "any" && edge.client_source == Source::Unknown)
-        && edge.client != OURSELVES
-        && edge.port != 0
-        && edge.unverified_user.is_none()
-}
-
-/// The pair of an edge.
-pub(super) fn pair(edge: &Edge) -> Pair {
-    Pair {
-        client: Some(Name::new(&edge.client_namespace, &edge.client)),
-        server: Name::new(&edge.server_namespace, &edge.server),
-        port: edge.port,
-    }
-}
-
-fn find<'a>(edges: &'a Edges, pair: &Pair, role: Role) -> Option<&'a Edge> {
-    edges.edges.iter().find(|edge| edge.role == role && is_of(edge, pair))
-}
-
-fn is_of(edge: &Edge, pair: &Pair) -> bool {
-    edge.port == pair.port
-        && is_server(edge, &pair.server)
-        && pair.client.as_ref().is_some_and(|client| is_client(edge, client))
-}
-
-fn is_server(edge: &Edge, name: &Name) -> bool {
-    (&edge.server_namespace, &edge.server) == (&name.namespace, &name.name)
-}
-
-fn is_client(edge: &Edge, name: &Name) -> bool {
-    (&edge.client_namespace, &edge.client) == (&name.namespace, &name.name)
-}
-
-fn hop(edge: &Edge, seconds: f64) -> Hop {
-    let Pair { client, server, port } = pair(edge);
-    let stopping = edge.connects.get("stopping").copied().unwrap_or_default();
-    let attempts = edge.connects.values().sum::<u64>() - stopping;
-    let ok = edge.connects.get("ok").copied().unwrap_or_default();
-    let why = edge
-        .why
-        .iter()
-        .take(2)
-        .map(|cause| format!("{} {}", human::count(cause.count), cause.text));
-    Hop {
-        client: client.map_or_else(String::new, |client| client.to_string()),
-        server: server.to_string(),
-        port,
-        requests_per_second: edge.request.count as f64 / seconds,
-        p50_seconds: edge.request.p50_seconds,
-        p99_seconds: edge.request.p99_seconds,
-        attempts,
-        requests: edge.request.count,
-        failed: attempts.saturating_sub(ok),
-        unanswered: edge.unanswered,
-        responses: edges::responses(edge),
-        errors: edges::error_responses(edge),
-        why: why.collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -485,28 +168,5 @@ pub(super) mod tests {
         let live = answers.live(postgres, None, None);
         assert!(live.failed.values().sum::<u64>() > 0, "{live:?}");
         assert!(live.changes.iter().any(|change| change.cause == "service_restarted"), "{live:?}");
-    }
-
-    #[test]
-    fn a_client_that_resets_its_own_idle_connections_is_no_fault() {
-        let answers = answers();
-        let edge = answers.edges.edges.iter().find(|edge| is_pair(edge)).expect("an edge");
-        let resets = |role, sent: u64, received: u64| {
-            let of = |n| std::collections::BTreeMap::from([("aborted".to_owned(), n)]);
-            let (sent, received) = (of(sent), of(received));
-            let edge = Edge { role, resets_sent: sent, resets_received: received, ..edge.clone() };
-            let mut live = Live::default();
-            live.count(&edge, Some(&edge), None);
-            live.resets.values().sum::<u64>()
-        };
-        assert_eq!((resets(Role::Client, 4, 0), resets(Role::Server, 0, 4)), (0, 0));
-        assert_eq!((resets(Role::Client, 0, 4), resets(Role::Server, 4, 0)), (4, 4));
-    }
-
-    #[test]
-    fn hops_that_fail_come_first() {
-        let hops = answers().hops(|_| true);
-        let failing: Vec<bool> = hops.iter().map(Hop::is_failing).collect();
-        assert!(failing.is_sorted_by(|a, b| a >= b) && failing[0], "{failing:?}");
     }
 }

@@ -25,12 +25,12 @@ const SLOW_SECONDS: f64 = 0.5;
 const GROWTH: f64 = 3.0;
 /// A share of the latency that explains it.
 const MOST_OF_IT: f64 = 0.6;
-/// Below this nobody notices a slower request or round trip.
+/// Below this a slower request or round trip does not matter.
 const UNNOTICED_SECONDS: f64 = 0.01;
 const UNNOTICED_RTT_SECONDS: f64 = 0.002;
 /// A share of throttled periods that slows a service.
 const THROTTLED: f64 = 0.1;
-/// Bytes that nobody reads, as in WHY.
+/// Bytes that the program does not read, as in WHY.
 const UNREAD: u64 = 65_536;
 /// Connections in CLOSE_WAIT that a pool does not explain, as in WHY.
 const CLOSE_WAIT: u64 = 20;

@@ -20,10 +20,7 @@ const NOTES: &str = "\
 /// The file, and how many edges it does not allow.
 pub(crate) fn text(observed: &Observed, wanted: &[String]) -> (String, usize) {
     let plan = Plan::of(observed, wanted, Reach::default());
-    let mut text = plan.head("calico", observed, NOTES);
-    text.extend(plan.namespaces.iter().map(|namespace| defaults(namespace)));
-    text.extend(plan.policies.iter().map(policy));
-    (text, plan.left_out.len())
+    plan.file("calico", observed, NOTES, defaults, policy)
 }
 
 /// Everything denied, but DNS.

@@ -21,10 +21,7 @@ const NOTES: &str = "\
 /// The file, and how many edges it does not allow.
 pub(crate) fn text(observed: &Observed, wanted: &[String]) -> (String, usize) {
     let plan = Plan::of(observed, wanted, Reach { world: true, hosts: true });
-    let mut text = plan.head("cilium", observed, NOTES);
-    text.extend(plan.namespaces.iter().map(|namespace| defaults(namespace)));
-    text.extend(plan.policies.iter().map(policy));
-    (text, plan.left_out.len())
+    plan.file("cilium", observed, NOTES, defaults, policy)
 }
 
 /// Everything denied, but DNS. A rule without an end allows nothing, and selects all pods.

@@ -21,7 +21,7 @@ const NOTES: &str = "\
 # port. Health checks run within their container and need nothing.
 ";
 
-/// A network: who is in it, and why.
+/// A network: its members, and why.
 #[derive(Default)]
 struct Network {
     members: BTreeSet<String>,

@@ -1,7 +1,8 @@
 //! `portolan policy`: network policies from what was observed, and what a policy would cut.
 //!
 //! The commands read the flows of one agent, or those that `--save` wrote at several; they apply
-//! nothing. What a format cannot express is said in the file and on standard error, never guessed.
+//! nothing. What a format cannot express is reported in the file and on standard error, never
+//! guessed.
 
 mod answer;
 mod calico;
@@ -193,7 +194,7 @@ fn generate(arguments: &GenerateArgs) -> anyhow::Result<()> {
 /// A line on standard error, beside the result on standard output.
 fn note(text: &str) {
     use std::io::Write as _;
-    // If standard error is closed nobody reads it.
+    // If standard error is closed there is no reader.
     let _ = writeln!(std::io::stderr(), "portolan: {text}");
 }
 

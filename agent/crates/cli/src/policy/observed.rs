@@ -295,7 +295,7 @@ impl End {
         is_workload && !self.name.namespace.is_empty()
     }
 
-    /// Whether its addresses are given anew when it is started again.
+    /// Whether it gets new addresses when it is started again.
     pub(crate) fn is_ephemeral(&self) -> bool {
         self.is_pod() || matches!(self.kind, Kind::ComposeService | Kind::Container)
     }

@@ -80,11 +80,11 @@ struct Judged {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { title: "CLIENT", left: true, rank: 0 },
-    Column { title: "SERVER", left: true, rank: 0 },
-    Column { title: "CONNECTIONS", left: false, rank: 0 },
-    Column { title: "VERDICT", left: true, rank: 0 },
-    Column { title: "WHY", left: true, rank: 1 },
+    Column::left("CLIENT"),
+    Column::left("SERVER"),
+    Column::right("CONNECTIONS"),
+    Column::left("VERDICT"),
+    Column::left("WHY").rank(1),
 ];
 
 /// Prints what a policy would cut; whether it would cut anything.
@@ -124,7 +124,7 @@ fn judge(
             if !text.lines().any(|line| line.trim_start().starts_with("kind:")) {
                 // The agent's configuration may be YAML too.
                 let verdicts =
-                    segments(file).context("it is no NetworkPolicy, so segments are expected");
+                    segments(file).context("it is not a NetworkPolicy, so segments are expected");
                 return Ok(Box::new(Segments(verdicts?)));
             }
             Box::new(selectors::read(&text, observed.labels.clone()).map_err(wrong)?)

@@ -126,8 +126,24 @@ impl<'a> Plan<'a> {
         Self { namespaces, policies, left_out }
     }
 
+    /// The file of a system, and how many edges it does not allow: in each namespace `defaults`
+    /// denies everything, then every policy.
+    pub(super) fn file(
+        &self,
+        system: &str,
+        observed: &Observed,
+        notes: &str,
+        defaults: fn(&str) -> String,
+        policy: fn(&Policy<'_>) -> String,
+    ) -> (String, usize) {
+        let mut text = self.head(system, observed, notes);
+        text.extend(self.namespaces.iter().map(|namespace| defaults(namespace)));
+        text.extend(self.policies.iter().map(policy));
+        (text, self.left_out.len())
+    }
+
     /// The head of the file: what was observed, `notes` of the system, and what is left out.
-    pub(super) fn head(&self, system: &str, observed: &Observed, notes: &str) -> String {
+    fn head(&self, system: &str, observed: &Observed, notes: &str) -> String {
         let mut text = format!(
             "# Made by `portolan policy generate --for {system}`.
 # Observed: {}; {} edges by {} agent(s).
@@ -153,7 +169,7 @@ impl<'a> Plan<'a> {
 // === impl Policy ===
 
 impl Policy<'_> {
-    /// What is above a policy: whose it is, and who else's.
+    /// The comment above a policy: the workload that it is for, and others that it also selects.
     pub(super) fn head(&self) -> String {
         let Workload { namespace, name, .. } = &self.workload;
         let mut text = format!("---\n# {}\n", comment(&format!("{namespace}/{name}")));

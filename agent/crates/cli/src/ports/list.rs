@@ -19,22 +19,18 @@ pub(super) struct ListArgs {
 /// A namespace that uses this part of its ephemeral ports is reported.
 const SCARCE: f64 = 0.7;
 
-const fn left(title: &'static str, rank: u8) -> Column {
-    Column { title, left: true, rank }
-}
-
 const COLUMNS: &[Column] = &[
-    Column { title: "PORT", left: false, rank: 0 },
-    left("PROTOCOL", 1),
-    left("ADDRESS", 0),
-    left("STATE", 5),
-    left("HOLDER", 0),
-    Column { title: "PID", left: false, rank: 6 },
-    left("SINCE", 7),
-    Column { title: "BACKLOG", left: false, rank: 8 },
-    left("RESERVED FOR", 3),
-    left("LAST CONFLICT", 2),
-    left("NETNS", 4),
+    Column::right("PORT"),
+    Column::left("PROTOCOL").rank(1),
+    Column::left("ADDRESS"),
+    Column::left("STATE").rank(5),
+    Column::left("HOLDER"),
+    Column::right("PID").rank(6),
+    Column::left("SINCE").rank(7),
+    Column::right("BACKLOG").rank(8),
+    Column::left("RESERVED FOR").rank(3),
+    Column::left("LAST CONFLICT").rank(2),
+    Column::left("NETNS").rank(4),
 ];
 
 /// A row with its position in the table: port, protocol, whether it is vacant.

@@ -27,21 +27,17 @@ pub(super) struct ReservationsArgs {
     target: Target,
 }
 
-const fn name(title: &'static str, rank: u8) -> Column {
-    Column { title, left: true, rank }
-}
-
 const COLUMNS: &[Column] = &[
-    name("PORT", 0),
-    name("RESERVED FOR", 0),
-    name("HELD BY", 0),
-    name("ENV", 2),
-    name("UNTIL", 3),
-    name("ENFORCED", 4),
-    name("IN FORCE", 1),
-    name("ORIGIN", 5),
-    name("NETNS", 6),
-    Column { title: "BREACHES", left: false, rank: 0 },
+    Column::left("PORT"),
+    Column::left("RESERVED FOR"),
+    Column::left("HELD BY"),
+    Column::left("ENV").rank(2),
+    Column::left("UNTIL").rank(3),
+    Column::left("ENFORCED").rank(4),
+    Column::left("IN FORCE").rank(1),
+    Column::left("ORIGIN").rank(5),
+    Column::left("NETNS").rank(6),
+    Column::right("BREACHES"),
 ];
 
 pub(super) fn run(arguments: &ReservationsArgs) -> anyhow::Result<()> {

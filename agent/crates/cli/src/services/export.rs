@@ -66,11 +66,11 @@ enum Format {
 }
 
 const COLUMNS: &[Column] = &[
-    Column { title: "SERVICE", left: true, rank: 0 },
-    Column { title: "ENDPOINT", left: true, rank: 0 },
-    Column { title: "KIND", left: true, rank: 2 },
-    Column { title: "FOUND BY", left: true, rank: 1 },
-    Column { title: "CONNECTS", left: true, rank: 0 },
+    Column::left("SERVICE"),
+    Column::left("ENDPOINT"),
+    Column::left("KIND").rank(2),
+    Column::left("FOUND BY").rank(1),
+    Column::left("CONNECTS"),
 ];
 
 pub(super) fn discover(arguments: &DiscoverArgs) -> anyhow::Result<()> {
@@ -122,7 +122,7 @@ fn text(answer: &Endpoints, which: &Which, room: Option<usize>) -> String {
     )
 }
 
-/// Names by address. The port is not in it, and a name that no resolver takes is said.
+/// Names by address. The port is not in it, and names that no resolver accepts are reported.
 fn hosts(answer: &Endpoints) -> String {
     let mut names: BTreeMap<(IpAddr, String), Vec<u16>> = BTreeMap::new();
     let mut text = "# Made by `portolan services export --format hosts`.\n".to_owned();

@@ -1,7 +1,7 @@
 //! `portolan services monitor`: the list of services, and the checks of those that are registered.
 //!
-//! What passes its check is renewed at the agent, round by round. An address that does not pass expires
-//! after its TTL and is no endpoint any more, until it passes again.
+//! What passes its check is renewed at the agent, round by round. An address that does not pass
+//! expires after its TTL and is out of force until it passes again.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -61,13 +61,13 @@ pub(super) struct MonitorArgs {
 const EVERY: u64 = 10;
 
 const COLUMNS: &[Column] = &[
-    Column { title: "SERVICE", left: true, rank: 0 },
-    Column { title: "ADDRESS", left: true, rank: 0 },
-    Column { title: "CHECK", left: true, rank: 2 },
-    Column { title: "RESULT", left: true, rank: 0 },
-    Column { title: "TIME", left: false, rank: 3 },
-    Column { title: "TTL", left: false, rank: 3 },
-    Column { title: "EXPIRES", left: true, rank: 1 },
+    Column::left("SERVICE"),
+    Column::left("ADDRESS"),
+    Column::left("CHECK").rank(2),
+    Column::left("RESULT"),
+    Column::right("TIME").rank(3),
+    Column::right("TTL").rank(3),
+    Column::left("EXPIRES").rank(1),
 ];
 
 /// One round.

@@ -1,4 +1,4 @@
-//! `portolan state backup`: a new file each time, and only so many of them.
+//! `portolan state backup`: a new file each time, and a limited number of them.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,5 +1,5 @@
-//! Peers that are named by their address or by a name from DNS: so many at most, and of one tenant
-//! not so many that others find no room.
+//! Peers that are named by their address or by a name from DNS: a limited number, of which one
+//! tenant cannot take the room of others.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use agent_common::address::{self, Address};
 use agent_common::share::{self, Tenant};
 use hashbrown::HashMap;
 
-/// Of all peers, so many parts at most are clients of one network.
+/// Clients of one network are at most one in this many of all peers.
 const OF_NETWORK: u64 = 4;
 
 /// The peers. One without an edge in the last round makes room.

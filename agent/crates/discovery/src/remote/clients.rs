@@ -1,4 +1,4 @@
-//! Services of this host as clients: who they are, and who connects where.
+//! Services of this host as clients: their identity, and where they connect.
 
 use agent_common::address::Address;
 use agent_common::edge::EdgeKey;

@@ -6,7 +6,7 @@ use agent_common::edge::EdgeKey;
 use super::{MAX_ENTRIES, Remotes};
 use crate::found::Found;
 
-/// An edge waits for at most so many lists until the addresses of all namespaces are known.
+/// Maximum number of lists that an edge waits for until the addresses of all namespaces are known.
 const MAX_LISTS: u64 = 10;
 
 /// An edge: owner row, role, remote address, port.

@@ -49,7 +49,7 @@ impl Remotes {
     }
 
     /// The client of this host whose connections a server sees under an address. A new connection
-    /// whose addresses nobody has changed has its client's owner for a key, so it is not in this
+    /// whose addresses are not translated has its client's owner for a key, so it is not in this
     /// row; other programs that connect there are not candidates.
     fn caller(&mut self, netns: u32, key: &EdgeKey, preexisting: bool) -> Caller {
         let Self { translated, clients, addresses, .. } = self;
@@ -63,7 +63,7 @@ impl Remotes {
                 direct => direct,
             };
         };
-        // One without an edge any more keeps its last name.
+        // A client that no longer has an edge keeps its last name.
         for (owner, last) in &mut callers.known {
             if let Some(now) = clients.found(*owner).filter(|now| **now != *last) {
                 last.clone_from(now);

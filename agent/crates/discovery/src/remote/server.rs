@@ -1,4 +1,4 @@
-//! The server that a client has connected to: who answers at an address and port.
+//! The server that a client has connected to: the service at an address and port.
 
 use std::sync::Arc;
 

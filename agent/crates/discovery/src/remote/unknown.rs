@@ -34,7 +34,7 @@ impl Remotes {
             let rest = if is_private { Service::other() } else { Service::internet() };
             return Found { stable, ..Found::new(rest) };
         }
-        // A name that leads to a loopback address says nothing of who is there.
+        // A name that leads to a loopback address does not identify the server there.
         let resolved_in = resolved_in.filter(|_| !is_loopback(address::to_ip(remote)));
         match resolved_in.and_then(|netns| self.resolved.name(netns, remote)) {
             Some((service, entity)) => Found { entity, stable, ..Found::new(service) },

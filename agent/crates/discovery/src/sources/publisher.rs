@@ -45,7 +45,7 @@ impl Publisher {
     pub fn looked_up(&self) {
         self.report.send_if_modified(|report| {
             report.lookups += 1;
-            // Nobody waits for this.
+            // Nothing waits for this.
             false
         });
     }
@@ -60,7 +60,7 @@ impl Publisher {
         self.refresh.notified().await;
     }
 
-    /// Waits until a new list is due (an event, a missing name, or [`REFRESH`]), and then for
+    /// Waits until a new list is needed (an event, a missing name, or [`REFRESH`]), and then for
     /// [`DEBOUNCE`]. `event` ends with an error if no more events can come.
     pub async fn wait(
         &self,

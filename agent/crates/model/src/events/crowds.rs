@@ -1,5 +1,5 @@
-//! How many events go on of each cause, and of each client and tenant of it: a scan is not thousands of
-//! events, and nobody takes the room of others.
+//! How many events go on of each cause, and of each client and tenant of it: a scan is not
+//! thousands of events, and no client takes the room of others.
 
 use agent_common::share::Tenant;
 use hashbrown::HashMap;

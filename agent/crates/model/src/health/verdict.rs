@@ -1,10 +1,11 @@
 //! How a service is, from what it did within the window.
 //!
-//! A failure belongs to who caused it. Refused and timed out connects, connections that were cut while
-//! they were in use or that died, requests without a response or with an error, dropped connection requests
-//! and slow responses are the server's, or those of the path to it. Connects for which the client had no address,
-//! no port, no route or no permission, or which it gave up, and connections that it cut are the client's.
-//! Health checks that cut a connection without a byte are nobody's.
+//! A failure belongs to the side that caused it. Refused and timed out connects, connections that
+//! were cut while they were in use or that died, requests without a response or with an error,
+//! dropped connection requests and slow responses are the server's, or those of the path to it.
+//! Connects for which the client had no address, no port, no route or no permission, or which it
+//! gave up, and connections that it cut are the client's. Health checks that cut a connection
+//! without a byte count for neither side.
 
 use agent_common::histogram::{BOUNDS_US, Histogram};
 use agent_common::wait::LONG_US;
@@ -230,7 +231,7 @@ impl Health {
     }
 }
 
-/// Whether so many of these requests took long that it is not chance.
+/// Whether more of these requests were slow than chance explains.
 fn is_slow(requests: &Histogram) -> bool {
     let bounds = BOUNDS_US.iter().map(|bound| u64::from(*bound)).chain([u64::MAX]);
     let slow: u64 = bounds

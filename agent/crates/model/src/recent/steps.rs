@@ -49,7 +49,7 @@ impl RecentView {
         }
     }
 
-    /// Whether the second step and those after it cover so many seconds.
+    /// Whether the second step and those after it cover this many seconds.
     fn is_covered_without_first(&self, seconds: u64) -> bool {
         let second = self.steps.get(1);
         let age = |step: &Arc<Step>| self.now_us.saturating_sub(step.since_us);

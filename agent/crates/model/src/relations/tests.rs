@@ -13,7 +13,7 @@ fn ip(text: &str) -> address::Address {
     address::from_ip(text.parse::<IpAddr>().expect("an address"))
 }
 
-/// A client's row with so many connections and requests.
+/// A client's row with these numbers of connections and requests.
 pub(crate) fn edge(slot: u32, born_us: u64, remote: &str, connections: u64, requests: u64) -> Edge {
     let remote = ip(remote);
     let key = EdgeKey { owner: 1, port: 80, role: ROLE_CLIENT, zero: 0, remote };

@@ -264,7 +264,7 @@ fn a_client_without_a_final_name_is_the_same_under_its_containers_and_no_other_c
         assert_eq!((of(&named, "0123"), of(&named, "web")), expected, "{entity}");
     };
     check(7, (0, 10));
-    // Nothing is known of who it is.
+    // Its identity is unknown.
     check(0, (0, 10));
     // The address belongs to another container by now.
     check(8, (8, 2));
@@ -284,7 +284,7 @@ fn what_is_counted_while_the_name_is_in_doubt_waits_for_the_right_one() {
     assert_eq!((of(&doubt, "one"), doubt.deltas.exported[CONNECTION]), (8, 9));
     let stable = tables.update(3, &[edge(4, 1, 10)], Room::of(100), next);
     assert_eq!((of(&stable, "one"), of(&stable, "two")), (8, 2));
-    // Nobody comes: then it was the one that had been there.
+    // No other appears: then it was the one that had been there.
     tables.update(4, &[edge(4, 1, 10)], Room::of(100), gone);
     tables.update(5, &[edge(4, 1, 11)], Room::of(100), gone);
     let late = tables.update(4 + PATIENCE_SECONDS, &[edge(4, 1, 11)], Room::of(100), gone);

@@ -248,7 +248,7 @@ fn what_appears_between_two_pushes_has_counted_since_the_first() {
     let (_, walked) = walk(at(2, 25.0), &mut starts, 0);
     assert!(walked.is_err());
     assert_eq!(starts_of(&pushed(at(2, 30.0), &mut starts), NAME), [BEGAN, ten]);
-    // One that ends and comes back counts anew.
+    // One that ends and comes back starts again from zero.
     assert_eq!(starts_of(&pushed(at(1, 40.0), &mut starts), NAME), [BEGAN]);
     let forty = 40_000_000_000;
     assert_eq!(starts_of(&pushed(at(2, 50.0), &mut starts), NAME), [BEGAN, forty]);

@@ -81,7 +81,7 @@ pub(super) struct DeployArgs {
     /// Roll back if more connects or requests fail.
     #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = percent)]
     max_failures: f64,
-    /// Roll back if requests take so many times as long as in the minute before, on average.
+    /// Roll back if requests take this many times as long as in the minute before, on average.
     #[arg(long, value_name = "FACTOR", default_value = "3", value_parser = factor)]
     max_latency: f64,
     /// Roll back if the share of a backend is off by more percentage points.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use notation::duration::text as time;
 
 use super::super::checked::Address;
-use super::super::intent::{Algorithm, Alpn, HealthCheck, Intent, Setting, Sticky, TlsVersion};
+use super::super::intent::{Algorithm, HealthCheck, Intent, Setting, Sticky, TlsVersion};
 use super::write::Writer;
 
 pub(super) fn render(intent: &Intent, whole: bool, to: &mut Writer) {
@@ -45,10 +45,8 @@ pub(super) fn render(intent: &Intent, whole: bool, to: &mut Writer) {
                 });
                 let mut line = String::from("alpn");
                 for alpn in &tls.alpn {
-                    line += match alpn {
-                        Alpn::H2 => " h2",
-                        Alpn::Http11 => " http/1.1",
-                    };
+                    line.push(' ');
+                    line.push_str(alpn.as_str());
                 }
                 if !tls.alpn.is_empty() {
                     to.line(line);

@@ -2,7 +2,7 @@
 
 use super::super::checked::Address;
 use super::super::intent::{
-    Algorithm, Alpn, Backend, HealthCheck, Intent, Mode, Setting, Sticky, Tls, TlsVersion,
+    Algorithm, Backend, HealthCheck, Intent, Mode, Setting, Sticky, Tls, TlsVersion,
 };
 use super::write::{Writer, seconds};
 
@@ -148,13 +148,7 @@ fn certificate(tls: &Tls, to: &mut Writer) {
             "tls_params: {{tls_minimum_protocol_version: {minimum}, tls_maximum_protocol_version: TLSv1_3}}"
         ),
     );
-    let offered: Vec<&str> = alpn
-        .iter()
-        .map(|alpn| match alpn {
-            Alpn::H2 => "h2",
-            Alpn::Http11 => "http/1.1",
-        })
-        .collect();
+    let offered: Vec<&str> = alpn.iter().map(|alpn| alpn.as_str()).collect();
     if !offered.is_empty() {
         put(to, 12, format!("alpn_protocols: [{}]", offered.join(", ")));
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use notation::duration::text as time;
 
 use super::super::intent::{
-    Algorithm, Alpn, Backend, HealthCheck, Intent, Mode, Setting, Sticky, TlsVersion,
+    Algorithm, Backend, HealthCheck, Intent, Mode, Setting, Sticky, TlsVersion,
 };
 use super::write::Writer;
 
@@ -74,14 +74,7 @@ fn bind(intent: &Intent) -> String {
             TlsVersion::V13 => "TLSv1.3",
         };
         let _ = write!(line, " ssl crt {} ssl-min-ver {minimum}", tls.certificate);
-        let offered: Vec<&str> = tls
-            .alpn
-            .iter()
-            .map(|alpn| match alpn {
-                Alpn::H2 => "h2",
-                Alpn::Http11 => "http/1.1",
-            })
-            .collect();
+        let offered: Vec<&str> = tls.alpn.iter().map(|alpn| alpn.as_str()).collect();
         if !offered.is_empty() {
             let _ = write!(line, " alpn {}", offered.join(","));
         }

@@ -1,7 +1,7 @@
 //! A load balancer's intent in the language of a program: one file for each.
 //!
-//! What a program cannot be told is a line at the top of its configuration and on standard error,
-//! never dropped silently. The same intent gives the same text.
+//! What cannot be configured in a program is a line at the top of its configuration and on standard
+//! error, never dropped silently. The same intent gives the same text.
 
 mod caddy;
 mod envoy;

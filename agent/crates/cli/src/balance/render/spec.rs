@@ -3,7 +3,7 @@
 use notation::duration::text as time;
 
 use super::super::intent::{
-    Alpn, Backend, HealthCheck, Intent, Mode, ProxyProtocol, Setting, Sticky, Tls, TlsVersion,
+    Backend, HealthCheck, Intent, Mode, ProxyProtocol, Setting, Sticky, Tls, TlsVersion,
 };
 use super::write::Writer;
 
@@ -75,13 +75,8 @@ pub(super) fn render(intent: &Intent, to: &mut Writer) {
             TlsVersion::V12 => "minimum = \"1.2\"",
             TlsVersion::V13 => "minimum = \"1.3\"",
         });
-        let offered: Vec<&str> = alpn
-            .iter()
-            .map(|alpn| match alpn {
-                Alpn::H2 => "\"h2\"",
-                Alpn::Http11 => "\"http/1.1\"",
-            })
-            .collect();
+        let offered: Vec<String> =
+            alpn.iter().map(|alpn| format!("\"{}\"", alpn.as_str())).collect();
         to.line(format!("alpn = [{}]", offered.join(", ")));
     }
     let ProxyProtocol { accept, send } = intent.proxy_protocol;

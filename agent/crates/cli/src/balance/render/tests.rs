@@ -138,7 +138,8 @@ fn nothing_is_dropped_silently() {
     }
 }
 
-/// Whether the setting that a value or a reason belongs to is among what the target cannot be told.
+/// Whether the setting that a value or a reason belongs to is among those that cannot be configured
+/// in the target.
 fn is_named_missing(wanted: &str, text: &str) -> bool {
     match wanted {
         "/healthz" => text.contains("* health_check: "),

@@ -3,7 +3,7 @@
 use notation::duration::text;
 
 use super::super::intent::{
-    Algorithm, Alpn, Backend, HealthCheck, Intent, Mode, Setting, Sticky, TlsVersion,
+    Algorithm, Backend, HealthCheck, Intent, Mode, Setting, Sticky, TlsVersion,
 };
 use super::write::{Writer, listed};
 
@@ -56,14 +56,7 @@ pub(super) fn render(intent: &Intent, to: &mut Writer) {
                         TlsVersion::V12 => "minVersion: VersionTLS12",
                         TlsVersion::V13 => "minVersion: VersionTLS13",
                     });
-                    let offered: Vec<&str> = tls
-                        .alpn
-                        .iter()
-                        .map(|alpn| match alpn {
-                            Alpn::H2 => "h2",
-                            Alpn::Http11 => "http/1.1",
-                        })
-                        .collect();
+                    let offered: Vec<&str> = tls.alpn.iter().map(|alpn| alpn.as_str()).collect();
                     if !offered.is_empty() {
                         to.line(format!("alpnProtocols: [{}]", offered.join(", ")));
                     }

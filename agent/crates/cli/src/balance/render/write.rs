@@ -47,7 +47,7 @@ impl Writer {
         }
     }
 
-    /// Something of the intent that this program cannot be told.
+    /// Something in the intent that cannot be configured in this program.
     pub(super) fn missing(&mut self, what: impl Into<String>) {
         self.missing.push(what.into());
     }

@@ -149,7 +149,7 @@ pub(super) const KINDS: [Kind; 10] = [
         says: |sum| share(sum, "of responses are errors of the server"),
         fix: |_, server| {
             format!(
-                "`portolan operations {server}` has the statuses, and `portolan edges` what {server} calls: is that well? Its own log says more"
+                "`portolan operations {server}` has the statuses, and `portolan edges` its dependencies: are they healthy? Its own log says more"
             )
         },
     },

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api_types::{Finding, Role, Severity, code};
+use api_types::{Edge, Finding, Role, Severity, code};
 
 use super::{Answers, Blame, Checks, Found, Kind, Name, Pair, Sum, changes_before, share, since};
 use crate::check::limits::{
@@ -69,10 +69,7 @@ pub(super) const KINDS: [Kind; 4] = [
             });
             let rows: Vec<_> = rows.collect();
             let count = rows.iter().filter_map(|edge| edge.receive_queue_bytes).sum();
-            let note = match rows.first()?.role {
-                Role::Server => "the server",
-                _ => "the client",
-            };
+            let note = program(rows.first()?);
             Some(Sum { count, note: Some(note), ..Sum::default() })
         },
         grade: |_, _| Severity::Warning,
@@ -95,10 +92,7 @@ pub(super) const KINDS: [Kind; 4] = [
             let rows = pair.rows().filter(|edge| edge.close_wait.unwrap_or_default() > CLOSE_WAIT);
             let rows: Vec<_> = rows.collect();
             let count = rows.iter().filter_map(|edge| edge.close_wait).sum();
-            let note = match rows.first()?.role {
-                Role::Server => "the server",
-                _ => "the client",
-            };
+            let note = program(rows.first()?);
             Some(Sum { count, note: Some(note), ..Sum::default() })
         },
         grade: |_, _| Severity::Warning,
@@ -139,11 +133,21 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
         return None;
     }
     let note = match pair.server_p99() {
-        Some(seconds) if seconds > SLOW_SECONDS => Some("and the server itself takes so long"),
-        Some(_) => Some("but the server itself is faster: the way, or the client, takes the time"),
+        Some(seconds) if seconds > SLOW_SECONDS => Some("and the server itself is slow"),
+        Some(_) => {
+            Some("but the server itself is faster: the time is spent on the path or in the client")
+        }
         None => None,
     };
     Some(Sum { count: requests, worst: p99, note, ..Sum::default() })
+}
+
+/// The program whose side of a pair this is.
+const fn program(row: &Edge) -> &'static str {
+    match row.role {
+        Role::Server => "the server",
+        _ => "the client",
+    }
 }
 
 /// Accept queues, keep-alive and balance, and what passed.
@@ -263,7 +267,7 @@ fn accept_queues(answers: &Answers, checks: &mut Checks) {
 }
 
 /// Servers that close idle connections which their clients still use, and services that wait for
-/// others when their callers do not any more, since the agent started.
+/// others when their callers no longer do, since the agent started.
 fn keep_alive(answers: &Answers, checks: &mut Checks) {
     let Some(timeouts) = &answers.timeouts else { return };
     let mut known = 0;

@@ -75,7 +75,7 @@ pub(super) fn lookup(name: &str, process: Option<u32>) -> Lookup {
     last
 }
 
-/// Whether a server answers a question that it needs nobody for.
+/// Whether a server answers a question that it needs no other server for.
 pub(super) fn answers(server: IpAddr) -> Result<(), String> {
     match question(server, "localhost", message::A, Instant::now() + DEADLINE) {
         Ok(_) => Ok(()),

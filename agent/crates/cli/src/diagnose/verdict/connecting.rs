@@ -21,7 +21,7 @@ pub(super) fn process_stopped(evidence: &Evidence) -> Option<Verdict> {
     } else {
         format!("grep TracerPid /proc/{pid}/status")
     };
-    let reason = "the state of the process says so";
+    let reason = "the state of the process";
     Some(Verdict::new(Cause::ProcessStopped, text, Certainty::High, reason).look_at(&next))
 }
 
@@ -33,7 +33,7 @@ pub(super) fn name_not_resolved(evidence: &Evidence) -> Option<Verdict> {
     let (certainty, reason) = if connects {
         (Certainty::Medium, "it does not resolve now, but connects succeeded in the window")
     } else {
-        (Certainty::High, "asked as the client asks")
+        (Certainty::High, "resolved as the client resolves names")
     };
     let verdict = Verdict::new(Cause::NameNotResolved, text, certainty, reason);
     Some(
@@ -54,7 +54,7 @@ pub(super) fn oom_killed(evidence: &Evidence) -> Option<Verdict> {
         (false, false) => "",
     };
     let text = format!(
-        "the OOM killer has ended {} ({command}, pid {pid}) {} ago{since}.",
+        "the OOM killer has killed {} ({command}, pid {pid}) {} ago{since}.",
         pair.server,
         ago(*seconds_ago)
     );
@@ -83,7 +83,7 @@ pub(super) fn no_local_port(evidence: &Evidence) -> Option<Verdict> {
     let is_kept = |live: &&Live| live.active > 0 && live.active >= live.opened / 2;
     let why = match evidence.live.as_ref().filter(is_kept) {
         Some(live) => format!(
-            "{} of its connections to this server are open, and it wants more",
+            "{} of its connections to this server are open, and it needs more",
             human::count(live.active)
         ),
         None => "its connections are closed too fast to be used again".to_owned(),
@@ -164,7 +164,7 @@ pub(super) fn host_gone(evidence: &Evidence) -> Option<Verdict> {
     if !is_silent(evidence) {
         return None;
     }
-    let text = "nobody answers for the next hop on the link (ARP, neighbour discovery): the host is gone, or its address has moved.".to_owned();
+    let text = "the next hop on the link does not answer (ARP, neighbour discovery): the host is down, or its address has moved.".to_owned();
     let verdict = sure(Verdict::of(Cause::HostGone, text), evidence, live, probed);
     Some(
         verdict

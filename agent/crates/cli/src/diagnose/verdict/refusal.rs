@@ -56,7 +56,7 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
             None => {
                 let killed = match host.oom_kills {
                     Some(kills) if kills > 0 => {
-                        format!(" The OOM killer has ended {kills} of its cgroup.")
+                        format!(" The OOM killer has killed {kills} of its cgroup.")
                     }
                     _ => String::new(),
                 };

@@ -63,7 +63,7 @@ pub(super) fn keepalive_mismatch(evidence: &Evidence) -> Option<Verdict> {
     let Evidence { live, pair, .. } = evidence;
     let count = *live.as_ref()?.resets.get("idle_reuse")?;
     let text = format!(
-        "{} closes idle connections while {} still uses them: {} in the window met a connection that was already closed.",
+        "{} closes idle connections while {} still uses them: {} in the window hit a connection that was already closed.",
         pair.server,
         pair.client(),
         human::counted(count, "request")
@@ -221,8 +221,8 @@ pub(super) fn server_error(evidence: &Evidence) -> Option<Verdict> {
     });
     let reason = match (&seen, http.is_some() || hello.is_some()) {
         (Some(_), true) => "live traffic and a probe agree",
-        (Some(_), false) => "the server's own words, seen in live traffic",
-        (None, _) => "the server's own words",
+        (Some(_), false) => "the server's own message, seen in live traffic",
+        (None, _) => "the server's own message",
     };
     let what: Vec<String> = seen.into_iter().chain(http.or(hello)).collect();
     if what.is_empty() {

@@ -57,7 +57,7 @@ pub(super) fn loss(evidence: &Evidence) -> Option<Verdict> {
         Some((now, usual)) if now < usual * GROWTH => {
             " The round-trip time has not grown: it is loss, not congestion."
         }
-        Some(_) => " The round-trip time has grown, too: a queue on the way is full.",
+        Some(_) => " The round-trip time has grown, too: a queue on the path is full.",
         None => "",
     };
     let text = format!("packets between them are lost: {}.{queueing}", facts.join(", "));
@@ -191,7 +191,7 @@ fn slow_path(live: &Live, latency: &str) -> Option<Verdict> {
     let verdict = Verdict::new(Cause::SlowPath, text, Certainty::High, "measured by TCP itself");
     Some(
         verdict
-            .look_at("tc -s qdisc and ip -s link on the way: a full queue, a shaper")
+            .look_at("tc -s qdisc and ip -s link on the path: a full queue, a shaper")
             .look_at("tracepath ADDRESS"),
     )
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::policy::fixture::{edge, observed};
+use crate::policy::verdict::{Judge as _, Verdict};
 
 /// A policy of the namespace shop.
 fn policy(spec: &str) -> String {

@@ -122,7 +122,7 @@ impl Starts {
     fn lost_network(&mut self, id: &str, now_us: u64) {
         let at = self.made.iter().position(|made| made.id == id);
         if let Some(mut made) = at.and_then(|at| self.made.remove(at)) {
-            // What runs keeps its network until it stops; after that it is started anew.
+            // What runs keeps its network until it stops; after that it is started again.
             made.ran = made.ran && made.lost_network_us.is_none();
             made.lost_network_us = Some(now_us);
             self.made.push_back(made);

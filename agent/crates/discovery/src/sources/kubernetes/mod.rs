@@ -17,7 +17,8 @@ use self::objects::{EndpointSlice, Owned, Pod, Service as ServiceObject};
 use self::watch::{Change, Part, follow};
 use super::controller::{self, Controller};
 use super::publisher::{DEBOUNCE, Publisher};
-use super::{Cluster, FIRST_PAUSE, NameSource, SourceError, root_cause};
+use super::supervise::FIRST_PAUSE;
+use super::{Cluster, NameSource, SourceError, root_cause};
 use crate::inventory::{Frontend, Inventory, Workload};
 use model::service::{Entity, Kind, Service, Source};
 

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::{FIRST_PAUSE, LAST_PAUSE, Publisher, root_cause};
+use super::super::supervise::{FIRST_PAUSE, LAST_PAUSE};
+use super::super::{Publisher, root_cause};
 use super::objects::{List, Metadata, Object};
 use super::{MAX_OBJECTS, News};
 

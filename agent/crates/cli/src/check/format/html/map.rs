@@ -155,7 +155,7 @@ fn places<'a>(
         .collect()
 }
 
-/// Who calls whom, without those calls that close a circle.
+/// The call graph, without the calls that close a cycle.
 fn forward<'a>(nodes: &BTreeSet<&'a Name>, arrows: &[&Arrow<'a>]) -> Vec<(&'a Name, &'a Name)> {
     let is_called = |name: &Name| arrows.iter().any(|arrow| arrow.server == name);
     let (called, first): (Vec<&Name>, Vec<&Name>) = nodes.iter().partition(|name| is_called(name));
