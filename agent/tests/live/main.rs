@@ -114,6 +114,7 @@ mod services;
 mod shares;
 mod sides;
 mod sk_data_ready;
+mod snapshot;
 mod sock_send_length;
 mod socket_lives;
 mod socket_table;

@@ -1,7 +1,7 @@
 //! `portolan events`: what went wrong and what changed, a line each.
 
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -74,7 +74,10 @@ pub struct EventsArgs {
 
 pub(super) fn run(arguments: &EventsArgs) -> anyhow::Result<Outcome> {
     let EventsArgs { follow, report, target, .. } = arguments;
-    let query = query(arguments);
+    if *follow {
+        target.connection.live("--follow")?;
+    }
+    let query = query(arguments, target.connection.now()?);
     let path = format!("/api/v1/events?{}", query.join("&"));
     let body = target.text(&path)?;
     let answer: Events = client::read(&body)?;
@@ -129,13 +132,12 @@ fn overwritten(output: Output) -> String {
     }
 }
 
-/// The query of the first request.
-fn query(arguments: &EventsArgs) -> Vec<String> {
+/// The query of the first request, made at `now`.
+fn query(arguments: &EventsArgs, now: Timestamp) -> Vec<String> {
     let EventsArgs { since, limit, .. } = arguments;
     let since = since.map(|since| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let since = now.as_secs().saturating_sub(since);
-        format!("since={}", Timestamp::from_seconds(since as f64))
+        let since = (now.seconds().floor() - since as f64).max(0.0);
+        format!("since={}", Timestamp::from_seconds(since))
     });
     let limit = limit.map(|limit| format!("limit={limit}"));
     filter(arguments).into_iter().chain(since).chain(limit).collect()
@@ -272,7 +274,7 @@ mod tests {
             target: Target::default(),
         };
         assert_eq!(
-            query(&arguments).join("&"),
+            query(&arguments, Timestamp::from_seconds(1.8e9)).join("&"),
             "service=shop/a%20b%26c&port=80&kind=connect,reset&limit=5"
         );
     }

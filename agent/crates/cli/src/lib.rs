@@ -22,6 +22,7 @@ mod ports;
 mod quote;
 mod segments;
 mod services;
+mod snapshot;
 mod state;
 mod status;
 mod table;
@@ -99,6 +100,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Find out what is wrong between two services: name, route, port, TCP, TLS, HTTP, program, host.
     Diagnose(Box<diagnose::DiagnoseArgs>),
+    /// Write all that the agent shows into one file, which other commands read with --from.
+    Snapshot(snapshot::SnapshotArgs),
     /// Print the page of a finding, an alert or a metric. Needs no agent.
     Explain(explain::ExplainArgs),
 }
@@ -135,6 +138,7 @@ impl Command {
             Self::Check(arguments) => check::run(arguments),
             Self::Status(arguments) => status::run(arguments),
             Self::Diagnose(arguments) => diagnose::run(arguments),
+            Self::Snapshot(arguments) => snapshot::run(arguments).map(|()| Outcome::Done),
             Self::Explain(arguments) => explain::run(arguments).map(|()| Outcome::Done),
         }
     }
@@ -160,6 +164,16 @@ pub fn class(error: &anyhow::Error) -> Option<Class> {
     error.downcast_ref::<client::Error>().map(client::Error::class)
 }
 
+/// A line on standard error, beside the result on standard output.
+fn note(text: &str) {
+    #[cfg(test)]
+    if printed::take(text, true) {
+        return;
+    }
+    // If standard error is closed nobody reads it.
+    let _ = writeln!(io::stderr(), "portolan: {text}");
+}
+
 /// Writes to standard output. A closed pipe (`| head`) is not an error.
 pub fn print(text: &str) -> anyhow::Result<()> {
     print_on(text).map(|_| ())
@@ -167,10 +181,47 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 
 /// The same, for output that goes on: whether anybody still reads.
 pub fn print_on(text: &str) -> anyhow::Result<bool> {
+    #[cfg(test)]
+    if printed::take(text, false) {
+        return Ok(true);
+    }
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(anyhow::Error::new(error).context("writing to standard output")),
+    }
+}
+
+/// What commands print, for tests that compare it.
+#[cfg(test)]
+mod printed {
+    use std::cell::RefCell;
+
+    /// On standard output, and on standard error.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Printed {
+        pub out: String,
+        pub notes: String,
+    }
+
+    thread_local! {
+        static KEPT: RefCell<Option<Printed>> = const { RefCell::new(None) };
+    }
+
+    /// What this thread prints during `work`, and its result.
+    pub(crate) fn during<T>(work: impl FnOnce() -> T) -> (Printed, T) {
+        KEPT.with_borrow_mut(|kept| *kept = Some(Printed::default()));
+        let done = work();
+        (KEPT.take().unwrap_or_default(), done)
+    }
+
+    /// Keeps a text; whether somebody wants it.
+    pub(super) fn take(text: &str, is_note: bool) -> bool {
+        KEPT.with_borrow_mut(|kept| {
+            let Some(Printed { out, notes }) = kept else { return false };
+            (if is_note { notes } else { out }).push_str(text);
+            true
+        })
     }
 }

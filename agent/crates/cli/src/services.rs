@@ -125,6 +125,7 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
         Some(ServicesCommand::List(arguments)) => list(arguments),
         Some(ServicesCommand::Health(arguments)) => health(arguments),
         Some(ServicesCommand::Watch(WatchArgs { every, over, target })) => {
+            target.connection.live("services watch")?;
             let look = || Ok(shown(target, *over)?.0);
             watch::every(Duration::from_secs(*every), look).map(|()| Outcome::Done)
         }

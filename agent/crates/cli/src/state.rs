@@ -110,6 +110,7 @@ pub(super) fn run(arguments: &StateArgs) -> anyhow::Result<Outcome> {
 
 fn import(arguments: &ImportArgs) -> anyhow::Result<()> {
     let ImportArgs { file, replace, dry_run, connection } = arguments;
+    connection.live("state import")?;
     let wanted = State::read(file)?;
     let now = State::of(connection)?;
     let (wanted, outdated) = wanted.on(&now.boot);

@@ -1,18 +1,24 @@
 //! The agent of a command, and the output format: the flags that these commands share.
 //!
 //! Without an address a command uses the Unix socket of the agent on this host if it has access,
-//! and its port on the loopback otherwise. Changes go through the socket only.
+//! and its port on the loopback otherwise. Changes go through the socket only. In place of an agent
+//! there may be a snapshot, which answers what an agent answered; it takes no changes, and there is
+//! nothing in it to follow.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use api_types::Timestamp;
 use clap::{ArgAction, ArgMatches, Args, FromArgMatches};
 use client::{Client, Credentials, DEFAULT_SOCKET, DEFAULT_URL, Error};
 use http::Method;
 use serde::Serialize;
 
-use super::Output;
+use super::snapshot::Snapshot;
+use super::{Output, Usage, note};
 
 /// Heading of the flags in help texts.
 const HEADING: &str = "Connection";
@@ -20,6 +26,9 @@ const HEADING: &str = "Connection";
 /// Variables that these flags read by themselves, because it matters where a value comes from.
 const URL: &str = "PORTOLAN_URL";
 const SOCKET: &str = "PORTOLAN_SOCKET";
+
+/// Why a command looks at no host and probes nothing.
+const FROM_SNAPSHOT: &str = "not possible from a snapshot";
 
 /// The agent to connect to, and the output format.
 #[derive(Debug, Default, Args)]
@@ -40,6 +49,12 @@ pub struct Connection {
     /// Unix socket of the agent: control.sock in its run directory [default: /run/portolan/control.sock] [env: PORTOLAN_SOCKET]
     #[arg(long, value_name = "PATH", help_heading = HEADING)]
     socket: Option<PathBuf>,
+    /// Read this file of `portolan snapshot` in place of an agent.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["url", "socket"], help_heading = HEADING)]
+    from: Option<PathBuf>,
+    /// The file, once it was read.
+    #[arg(skip)]
+    opened: Opened,
     /// Certificates (PEM) to trust beside the system's.
     #[arg(long, value_name = "FILE", env = "PORTOLAN_CA_FILE", hide_env_values = true, help_heading = HEADING)]
     ca_file: Option<PathBuf>,
@@ -56,6 +71,10 @@ pub struct Connection {
     #[arg(long, value_name = "FILE", env = "PORTOLAN_PASSWORD_FILE", hide_env_values = true, help_heading = HEADING)]
     password_file: Option<PathBuf>,
 }
+
+/// A snapshot that is read once, whichever copy of a [`Connection`] asks first.
+#[derive(Clone, Debug, Default)]
+struct Opened(Arc<Mutex<Option<Arc<Snapshot>>>>);
 
 /// The agents to connect to: one for each `--url`, or the one that a [`Connection`] names.
 #[derive(Clone, Debug)]
@@ -93,6 +112,9 @@ impl Target {
 impl Connection {
     /// The JSON at `path`.
     pub fn text(&self, path: &str) -> anyhow::Result<String> {
+        if let Some(snapshot) = self.snapshot()? {
+            return Ok(snapshot.text(path)?);
+        }
         let named = self.named(|name| std::env::var(name).ok());
         Ok(self.fetch(named, Path::new(DEFAULT_SOCKET), path)?)
     }
@@ -104,6 +126,7 @@ impl Connection {
         path: &str,
         request: &impl Serialize,
     ) -> anyhow::Result<String> {
+        self.live("a change")?;
         let body = serde_json::to_string(request).context("writing the request")?;
         let socket = match self.named(|name| std::env::var(name).ok()) {
             Named::Socket(socket) => socket,
@@ -124,8 +147,56 @@ impl Connection {
         self.url.as_deref()
     }
 
-    /// The URL of the agent if it is on another host.
+    /// An error if there is a snapshot in place of an agent: `what` needs one that runs.
+    pub fn live(&self, what: &str) -> anyhow::Result<()> {
+        if self.from.is_none() {
+            return Ok(());
+        }
+        let why = format!("{what} needs a running agent, and a snapshot is none: leave out --from");
+        Err(Usage(why).into())
+    }
+
+    /// Whether there is a snapshot in place of an agent.
+    pub fn is_snapshot(&self) -> bool {
+        self.from.is_some()
+    }
+
+    /// The time that `--since` counts back from: now, or when the snapshot was taken.
+    pub(super) fn now(&self) -> anyhow::Result<Timestamp> {
+        Ok(self.snapshot()?.map_or_else(clock, |snapshot| snapshot.taken_at))
+    }
+
+    /// Why this host says nothing about the agent's, if [`Connection::elsewhere`].
+    pub(super) fn why_not_here(&self) -> &'static str {
+        if self.is_snapshot() { FROM_SNAPSHOT } else { "the agent is on another host" }
+    }
+
+    /// Why nothing can be probed, if that is so.
+    pub(super) fn without_probes(&self) -> Option<&'static str> {
+        self.is_snapshot().then_some(FROM_SNAPSHOT)
+    }
+
+    /// The snapshot in place of an agent. The first time it says on standard error what it is of.
+    fn snapshot(&self) -> Result<Option<Arc<Snapshot>>, Error> {
+        let Some(path) = &self.from else { return Ok(None) };
+        let mut opened = self.opened.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = &*opened {
+            return Ok(Some(Arc::clone(snapshot)));
+        }
+        let snapshot = Arc::new(Snapshot::open(path)?);
+        note(&snapshot.title(clock()));
+        *opened = Some(Arc::clone(&snapshot));
+        Ok(Some(snapshot))
+    }
+
+    /// The agent if it is on another host: its URL, or the host of a snapshot.
     pub fn elsewhere(&self) -> Option<String> {
+        match (self.snapshot(), &self.from) {
+            (Ok(Some(snapshot)), _) => return Some(snapshot.host.clone()),
+            // Whatever is asked next says what is wrong with the file.
+            (Err(_), Some(path)) => return Some(path.display().to_string()),
+            _ => {}
+        }
         match self.named(|name| std::env::var(name).ok()) {
             Named::Url(url) if !is_loopback(&url) => Some(url),
             Named::Url(_) | Named::Socket(_) | Named::Nothing => None,
@@ -208,6 +279,12 @@ impl FromArgMatches for Connections {
     }
 }
 
+/// The time by the clock of this host.
+fn clock() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_seconds(now.as_secs_f64())
+}
+
 /// Whether a URL leads to this host.
 fn is_loopback(url: &str) -> bool {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -220,4 +297,4 @@ fn is_loopback(url: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -388,7 +388,12 @@ fn ends(delta: &Delta) -> (Option<IpAddr>, Option<IpAddr>) {
             *address != INTERNET && *address != UNSPECIFIED && address::owner_of(address).is_none();
         is_real.then(|| address::to_ip(*address))
     };
-    let (local, remote) = (real(&delta.local), real(&delta.key.remote));
+    // A client of this host is known by its owner instead of its address.
+    let remote = match address::owner_of(&delta.key.remote) {
+        Some(_) => real(&delta.remote),
+        None => real(&delta.key.remote),
+    };
+    let local = real(&delta.local);
     if delta.role == ROLE_CLIENT { (local, remote) } else { (remote, local) }
 }
 

@@ -46,6 +46,7 @@ Examples:
   portolan top --filter 'server=catalog.js err>0'
   portolan top --view services --sort p99
   portolan top --url http://node1:10062 --url http://node2:10062
+  portolan top --from node7.json.gz                what `portolan snapshot` has written
   portolan top --once -o json | jq -r '.problems[].title'
 
 Rows are edges by default: those with a finding of `portolan check` first, then those where anything
@@ -104,6 +105,11 @@ pub fn run(arguments: &TopArgs) -> anyhow::Result<Outcome> {
     };
     let every = Duration::from_secs(*every);
     let agents = agents.all();
+    if *output == Output::Json && !once {
+        for agent in agents {
+            agent.live("top -o json without --once")?;
+        }
+    }
     let hosts = agents::hosts(agents, Instant::now());
     match output {
         Output::Json => ticks(hosts, agents, &wanted, *window, every, *once),

@@ -108,6 +108,7 @@ struct Received<'a> {
 
 pub(super) fn run(arguments: &TestArgs) -> anyhow::Result<Outcome> {
     let TestArgs { source, balancer, named, target, .. } = arguments;
+    target.connection.live("balance test")?;
     let intent = source.intent(&target.connection)?;
     if intent.tls.is_some() {
         return Err(Usage(

@@ -56,18 +56,18 @@ fn servers(text: &str) -> Vec<IpAddr> {
     text.lines().filter_map(of).collect()
 }
 
-/// `resolver` is that of this host, if the agent is here, too. `is_tried`: the servers were asked.
+/// `resolver` is that of this host if the agent is here, too, or why not. `is_tried`: the servers were asked.
 pub(super) fn check(
     answers: &Answers,
-    resolver: Option<&Resolver>,
+    resolver: Result<&Resolver, &str>,
     is_tried: bool,
     checks: &mut Checks,
 ) {
     lookups(answers, checks);
     let section = Section::Dns;
-    let Some(resolver) = resolver else {
-        checks.skip(section, "DNS servers", "the agent is on another host");
-        return;
+    let resolver = match resolver {
+        Ok(resolver) => resolver,
+        Err(why) => return checks.skip(section, "DNS servers", why),
     };
     let servers = match &resolver.servers {
         Ok(servers) if servers.is_empty() => {

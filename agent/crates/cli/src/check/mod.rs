@@ -154,6 +154,7 @@ pub(super) fn run(arguments: &CheckArgs) -> anyhow::Result<Outcome> {
     };
     let shown = |done: &Done| output.text(done, arguments.all);
     if let Some(seconds) = watch {
+        arguments.agent.live("--watch")?;
         let look = || shown(&arguments.look(&baseline)?);
         return watch::every(Duration::from_secs(*seconds), look).map(|()| Outcome::Done);
     }
@@ -190,7 +191,7 @@ impl CheckArgs {
     /// What `--probe` would have tried.
     fn not_tried(&self, answers: &Answers, checks: &mut Checks) {
         if self.probe {
-            checks.skip(Section::Security, "--probe", "the agent is on another host");
+            checks.skip(Section::Security, "--probe", self.agent.why_not_here());
         } else if !probe::tls_listeners(answers).is_empty() {
             let check = "certificates of TLS servers";
             checks.skip(Section::Security, check, "--probe tries them");
@@ -230,7 +231,8 @@ impl CheckArgs {
             Err(reason) => (None, Some(reason)),
         };
         if let Some(answers) = &answers {
-            of_agent(answers, resolver.as_ref(), probed.is_some(), &mut checks);
+            let resolver = resolver.as_ref().ok_or(self.agent.why_not_here());
+            of_agent(answers, resolver, probed.is_some(), &mut checks);
             match &probed {
                 Some(probed) => probe::check(probed, &mut checks),
                 None => self.not_tried(answers, &mut checks),
@@ -246,7 +248,7 @@ impl CheckArgs {
                 network::check(seen, answers.as_ref(), &mut checks);
             }
             None => {
-                checks.skip(Section::Network, "network namespaces", "the agent is on another host");
+                checks.skip(Section::Network, "network namespaces", self.agent.why_not_here());
             }
         }
         causes::link(&mut checks.found);
@@ -283,7 +285,7 @@ impl CheckArgs {
 /// each follows from.
 pub fn findings(answers: &Answers) -> Vec<Found> {
     let mut checks = Checks::default();
-    of_agent(answers, None, false, &mut checks);
+    of_agent(answers, Err("nothing is read from hosts here"), false, &mut checks);
     causes::link(&mut checks.found);
     checks.leave_out_configured(&answers.status.check_skip);
     let mut found = checks.found;
@@ -294,7 +296,12 @@ pub fn findings(answers: &Answers) -> Vec<Found> {
 }
 
 /// The sections that the agent's answers are enough for. `is_tried`: the DNS servers were asked.
-fn of_agent(answers: &Answers, resolver: Option<&Resolver>, is_tried: bool, checks: &mut Checks) {
+fn of_agent(
+    answers: &Answers,
+    resolver: Result<&Resolver, &str>,
+    is_tried: bool,
+    checks: &mut Checks,
+) {
     let pairs = pairs::pairs(&answers.edges.edges);
     faults::check(answers, &pairs, checks);
     ports::check(answers, checks);

@@ -69,7 +69,9 @@ impl<'a> Examiner<'a> {
         let process = self.server_process(pair, live.as_ref());
         let process = process.filter(|_| elsewhere.is_none());
         let look = process.map(Look::begin);
-        let probes = if arguments.no_probe {
+        let probes = if let Some(why) = arguments.agent.without_probes() {
+            Probes { skipped: Some(why.to_owned()), ..Probes::default() }
+        } else if arguments.no_probe {
             Probes { skipped: Some("--no-probe".to_owned()), ..Probes::default() }
         } else {
             self.probes(pair, name, &seen, client, server)

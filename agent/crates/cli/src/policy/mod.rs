@@ -34,7 +34,7 @@ use self::observed::{Name, Observed};
 pub use self::verdict::{SegmentEnd, SegmentFile, SegmentVerdicts};
 use super::outcome::Report;
 use super::target::Target;
-use super::{Outcome, print};
+use super::{Outcome, note, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -189,13 +189,6 @@ fn generate(arguments: &GenerateArgs) -> anyhow::Result<()> {
         ));
     }
     Ok(())
-}
-
-/// A line on standard error, beside the result on standard output.
-fn note(text: &str) {
-    use std::io::Write as _;
-    // If standard error is closed there is no reader.
-    let _ = writeln!(std::io::stderr(), "portolan: {text}");
 }
 
 fn parse_window(text: &str) -> Result<Window, String> {

@@ -1,7 +1,7 @@
 //! `portolan ports conflicts` and `watch`: failed binds and listens, a line each.
 
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -38,10 +38,10 @@ pub(super) struct WatchArgs {
 pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<Outcome> {
     let ConflictsArgs { since, port, report, target } = arguments;
     let port = port.map(|port| format!("port={port}"));
+    let now = target.connection.now()?.seconds().floor();
     let since = since.map(|since| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let since = now.as_secs().saturating_sub(since);
-        format!("since={}", Timestamp::from_seconds(since as f64))
+        let since = (now - since as f64).max(0.0);
+        format!("since={}", Timestamp::from_seconds(since))
     });
     let query: Vec<String> = port.into_iter().chain(since).collect();
     let body = target.text(&format!("/api/v1/conflicts?{}", query.join("&")))?;
@@ -59,6 +59,7 @@ pub(super) fn run(arguments: &ConflictsArgs) -> anyhow::Result<Outcome> {
 /// Prints every conflict when it is new or was repeated, until the reader closes the pipe.
 pub(super) fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
     let target = &arguments.target;
+    target.connection.live("ports watch")?;
     let mut newest_shown: Option<Timestamp> = None;
     loop {
         let since = newest_shown.map_or_else(String::new, |shown| format!("?since={shown}"));

@@ -83,6 +83,7 @@ struct Round {
 }
 
 pub(super) fn run(arguments: &MonitorArgs) -> anyhow::Result<Outcome> {
+    arguments.target.connection.live("services monitor")?;
     let every = arguments.seconds.or(arguments.every).unwrap_or(EVERY);
     if arguments.once {
         let (text, is_unwell) = look(arguments, None)?;

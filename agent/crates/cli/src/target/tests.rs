@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use model::fixture::snapshot;
+use model::snapshot::Snapshot;
 use telemetry::Build;
 use telemetry::source::channel;
 use tokio::sync::watch;
@@ -20,10 +21,10 @@ use server::{self, Api, Endpoint, Web, local};
 const SELF_SIGNED: &str = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout server.key -out server.pem -subj /CN=localhost";
 
 /// A folder with files that are made anew.
-struct Files(tempfile::TempDir);
+pub(crate) struct Files(tempfile::TempDir);
 
 /// A server of an agent's API, over TCP and over its Unix socket.
-struct Served {
+pub(crate) struct Served {
     address: SocketAddr,
     socket: PathBuf,
     _stop: watch::Sender<()>,
@@ -32,15 +33,15 @@ struct Served {
 // === impl Files, Served ===
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary folder"))
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         fs::write(self.path(name), text).expect("written");
         self.path(name)
     }
@@ -63,7 +64,12 @@ impl Files {
     }
 
     /// Serves by this web configuration.
-    fn serve(&self, web: &str) -> Served {
+    pub(crate) fn serve(&self, web: &str) -> Served {
+        self.serve_of(web, snapshot())
+    }
+
+    /// Serves this, by this web configuration.
+    pub(crate) fn serve_of(&self, web: &str, shown: Snapshot) -> Served {
         let file = (!web.is_empty()).then(|| self.write("web.yml", web));
         let listener = server::bind(([127, 0, 0, 1], 0).into(), |_| None).expect("bound");
         let address = listener.local_addr().expect("an address");
@@ -75,7 +81,7 @@ impl Files {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let (source, mut requests) = channel();
-                let shown = Arc::new(snapshot());
+                let shown = Arc::new(shown);
                 tokio::spawn(async move {
                     loop {
                         requests.asked().await;
@@ -97,12 +103,15 @@ impl Files {
 }
 
 impl Served {
-    fn target(&self, scheme: &str) -> Connection {
-        let url = format!("{scheme}://localhost:{}", self.address.port());
-        Connection { url: Some(url), ..Connection::default() }
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://localhost:{}", self.address.port())
     }
 
-    fn http(&self) -> Connection {
+    fn target(&self, scheme: &str) -> Connection {
+        Connection { url: Some(self.url(scheme)), ..Connection::default() }
+    }
+
+    pub(crate) fn http(&self) -> Connection {
         self.target("http")
     }
 

@@ -130,6 +130,7 @@ pub(super) struct RollbackArgs {
 
 pub(super) fn run(arguments: &DeployArgs) -> anyhow::Result<Outcome> {
     let DeployArgs { source, at, whole, file, target, dry_run, .. } = arguments;
+    target.connection.live("balance deploy")?;
     let intent = source.intent(&target.connection)?;
     let rendered = render::render(&intent, at.balancer, *whole).map_err(Usage)?;
     let text = if let Some(file) = file {
@@ -176,6 +177,7 @@ pub(super) fn run(arguments: &DeployArgs) -> anyhow::Result<Outcome> {
 
 pub(super) fn roll_back(arguments: &RollbackArgs) -> anyhow::Result<Outcome> {
     let RollbackArgs { at, target } = arguments;
+    target.connection.live("balance rollback")?;
     let reload = at.reload()?;
     let mut log = Log::new(target.output);
     let place = Place::open(&at.to)?;

@@ -1,0 +1,412 @@
+//! What commands ask an agent for, and how a snapshot answers: which stored response has it, and what
+//! of that was asked for.
+//!
+//! A snapshot has the widest answer of each route, for each of its windows. What the server leaves out
+//! by a parameter is left out here; a test compares the two for every command. One parameter cannot be
+//! followed, because the server does more than leave out: `service` of the map.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use api_types::{
+    BalanceGroup, Conflict, Edge, EdgeTimeouts, EdgeWaits, Event, Port, Reservation, Role, Service,
+    ServiceEndpoint, Timeouts, Timestamp, WindowChoice,
+};
+use client::Error;
+use serde::Deserialize;
+
+use super::raw;
+
+/// The windows that every snapshot has.
+pub(super) const WINDOWS: [WindowChoice; 4] =
+    [WindowChoice::Last(10), WindowChoice::Last(60), WindowChoice::Last(300), WindowChoice::Start];
+
+/// Seconds of the histories and of the endpoints that every snapshot has.
+const HISTORIES: [u64; 2] = [60, 3600];
+const ENDPOINTS: [u64; 2] = [3600, 86_400];
+
+/// Series, and events, that an agent gives at most.
+const MOST_SERIES: usize = 1000;
+const MOST_EVENTS: usize = 10_000;
+
+/// What an agent gives without a parameter.
+const USUAL_EVENTS: usize = 1000;
+const USUAL_SECONDS: u64 = 60;
+const USUAL_ENDPOINTS: &str = "1h";
+
+/// A request, as a snapshot answers it.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// The request whose response is stored.
+    pub stored: String,
+    /// What of it is wanted.
+    pub wanted: Wanted,
+}
+
+/// The part of a stored response that was asked for.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    All,
+    Edges { role: Option<Role>, service: Option<String>, port: Option<u16> },
+    Groups { servers: Vec<String> },
+    Timeouts { services: Vec<String> },
+    Ports { port: u16 },
+    Conflicts { since: Option<Timestamp>, port: Option<u16> },
+    Events { filter: EventFilter, most: usize },
+    Endpoints { services: Vec<String>, port: Option<u16>, loopback: bool },
+}
+
+/// Which events; all conditions must hold.
+#[derive(Debug)]
+pub(super) struct EventFilter {
+    since: Option<Timestamp>,
+    service: Option<String>,
+    client: Option<String>,
+    server: Option<String>,
+    port: Option<u16>,
+    kind: Option<String>,
+    cause: Option<String>,
+}
+
+/// The parameters of a request.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Query {
+    window: Option<String>,
+    by: Option<String>,
+    role: Option<Role>,
+    service: Option<String>,
+    client: Option<String>,
+    server: Option<String>,
+    port: Option<u16>,
+    since: Option<Timestamp>,
+    kind: Option<String>,
+    cause: Option<String>,
+    limit: Option<usize>,
+    loopback: bool,
+}
+
+/// The requests whose responses make a snapshot. `more`: further windows.
+pub(super) fn requests(more: &[WindowChoice]) -> Vec<String> {
+    let mut windows = WINDOWS.to_vec();
+    windows.extend(more);
+    let mut all = Vec::new();
+    for window in windows {
+        for route in ["edges", "services", "balance", "timeouts", "map"] {
+            all.push(format!("/api/v1/{route}?window={window}"));
+        }
+        if window != WindowChoice::Start {
+            all.push(format!("/api/v1/edges?window={window}&by=address"));
+        }
+    }
+    for route in ["status", "listeners", "ports", "conflicts", "reservations", "segments", "flows"]
+    {
+        all.push(format!("/api/v1/{route}"));
+    }
+    all.push(events());
+    all.extend(HISTORIES.map(history));
+    all.extend(ENDPOINTS.map(endpoints));
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn events() -> String {
+    format!("/api/v1/events?limit={MOST_EVENTS}")
+}
+
+fn history(seconds: u64) -> String {
+    format!("/api/v1/history?window={seconds}&limit={MOST_SERIES}")
+}
+
+fn endpoints(seconds: u64) -> String {
+    format!("/api/v1/endpoints?window={seconds}s&loopback=true")
+}
+
+// === impl Question ===
+
+impl Question {
+    /// What the request for `path` asks for; an error if no snapshot can answer it.
+    pub fn of(path: &str) -> Result<Self, Error> {
+        let (route, query) = path.split_once('?').unwrap_or((path, ""));
+        let refused = |why: String| Error::Refused { said: why };
+        let mut query: Query = serde_urlencoded::from_str(query)
+            .map_err(|why| refused(format!("{path} cannot be answered from a snapshot: {why}")))?;
+        let question = query.answered_by(route)?;
+        // What is left was not looked at.
+        if query == Query::default() {
+            return Ok(question);
+        }
+        Err(refused(match (route, query) {
+            ("/api/v1/map", Query { service: Some(_), .. }) => {
+                "a snapshot has the map of all applications, and not what leads to a service and away: leave out the service".to_owned()
+            }
+            _ => format!("a snapshot has the whole of {route}: it cannot be filtered like {path}"),
+        }))
+    }
+}
+
+// === impl Query ===
+
+impl Query {
+    /// Takes the parameters that a snapshot can follow on this route.
+    fn answered_by(&mut self, route: &str) -> Result<Question, Error> {
+        use WindowChoice::{Last, Start};
+        let plain = |stored: String| Question { stored, wanted: Wanted::All };
+        Ok(match route {
+            "/api/v1/edges" => {
+                let by = self.by.take();
+                let window =
+                    self.window_or(if by.is_some() { Last(USUAL_SECONDS) } else { Start })?;
+                let mut stored = format!("{route}?window={window}");
+                if let Some(by) = by {
+                    // Writing into a String cannot fail.
+                    let _ = write!(stored, "&by={by}");
+                }
+                let (role, service, port) =
+                    (self.role.take(), self.service.take(), self.port.take());
+                Question { stored, wanted: Wanted::Edges { role, service, port } }
+            }
+            "/api/v1/balance" => {
+                let window = self.window_or(Last(WindowChoice::LONGEST_SECONDS))?;
+                let servers = names(&self.service.take().unwrap_or_default());
+                let stored = format!("{route}?window={window}");
+                Question { stored, wanted: Wanted::Groups { servers } }
+            }
+            "/api/v1/services" => {
+                plain(format!("{route}?window={}", self.window_or(Last(USUAL_SECONDS))?))
+            }
+            "/api/v1/map" => plain(format!("{route}?window={}", self.window_or(Start)?)),
+            "/api/v1/timeouts" => {
+                let stored = format!("{route}?window={}", self.window_or(Start)?);
+                let services = names(&self.service.take().unwrap_or_default());
+                Question { stored, wanted: Wanted::Timeouts { services } }
+            }
+            "/api/v1/ports" => {
+                let port = self.port.take();
+                let wanted = port.map_or(Wanted::All, |port| Wanted::Ports { port });
+                Question { stored: route.to_owned(), wanted }
+            }
+            "/api/v1/conflicts" => {
+                let (since, port) = (self.since.take(), self.port.take());
+                Question { stored: route.to_owned(), wanted: Wanted::Conflicts { since, port } }
+            }
+            "/api/v1/events" => {
+                let most = self.limit.take().unwrap_or(USUAL_EVENTS);
+                let filter = EventFilter {
+                    since: self.since.take(),
+                    service: self.service.take(),
+                    client: self.client.take(),
+                    server: self.server.take(),
+                    port: self.port.take(),
+                    kind: self.kind.take(),
+                    cause: self.cause.take(),
+                };
+                Question { stored: events(), wanted: Wanted::Events { filter, most } }
+            }
+            "/api/v1/history" => {
+                if self.limit == Some(MOST_SERIES) {
+                    self.limit = None;
+                }
+                let window = self.window.take();
+                let seconds = window.map_or(Some(USUAL_SECONDS), |text| seconds(&text));
+                plain(history(seconds.ok_or_else(|| unreadable(route))?))
+            }
+            "/api/v1/endpoints" => {
+                let window = self.window.take().unwrap_or_else(|| USUAL_ENDPOINTS.to_owned());
+                let seconds = seconds(&window).ok_or_else(|| unreadable(route))?;
+                let services = names(&self.service.take().unwrap_or_default());
+                let (port, loopback) = (self.port.take(), std::mem::take(&mut self.loopback));
+                let wanted = Wanted::Endpoints { services, port, loopback };
+                Question { stored: endpoints(seconds), wanted }
+            }
+            _ => plain(route.to_owned()),
+        })
+    }
+
+    fn window_or(&mut self, usual: WindowChoice) -> Result<WindowChoice, Error> {
+        let Some(text) = self.window.take() else { return Ok(usual) };
+        text.parse().map_err(|said| Error::Refused { said })
+    }
+}
+
+fn unreadable(route: &str) -> Error {
+    let said = format!("cannot read the window of {route}; write {}", notation::duration::FORM);
+    Error::Refused { said }
+}
+
+/// Seconds with a unit or without.
+fn seconds(text: &str) -> Option<u64> {
+    let with_unit = || notation::duration::parse(text).map(|duration| duration.as_secs());
+    text.parse().ok().or_else(with_unit)
+}
+
+/// Names with commas between them.
+fn names(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+/// Whether a service has this name: NAME, or NAMESPACE/NAME.
+fn is_called(namespace: &str, name: &str, wanted: &str) -> bool {
+    name == wanted || wanted.split_once('/').is_some_and(|full| full == (namespace, name))
+}
+
+/// A service: its namespace and its name.
+type Name<'a> = (&'a str, &'a str);
+
+/// The ends of edges on which requests had no response, at whose ends is one of `services`; then of what
+/// their servers call, and so on, as far as the agent follows them.
+fn chains<'a>(all: &'a [EdgeWaits], services: &[String]) -> BTreeSet<(Name<'a>, Name<'a>, u16)> {
+    /// As in the agent.
+    const DEEPEST: usize = 8;
+    let is_named = |(client, server, _): &(Name<'_>, Name<'_>, u16)| {
+        is_one_of(*client, services) || is_one_of(*server, services)
+    };
+    let first = all.iter().filter(|edge| edge.unanswered > 0).map(ends).filter(is_named);
+    let mut chosen: BTreeSet<_> = first.collect();
+    for _ in 0..DEEPEST {
+        let servers: BTreeSet<Name<'_>> = chosen.iter().map(|(_, server, _)| *server).collect();
+        chosen.extend(all.iter().map(ends).filter(|(client, ..)| servers.contains(client)));
+    }
+    chosen
+}
+
+fn ends(edge: &EdgeWaits) -> (Name<'_>, Name<'_>, u16) {
+    let client = (&*edge.client_namespace, &*edge.client);
+    (client, (&*edge.server_namespace, &*edge.server), edge.port)
+}
+
+fn is_one_of((namespace, name): Name<'_>, services: &[String]) -> bool {
+    services.iter().any(|wanted| is_called(namespace, name, wanted))
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What of a stored response was asked for.
+    pub fn of(&self, body: &str) -> Result<String, Error> {
+        match self {
+            Self::All
+            | Self::Edges { role: None, service: None, port: None }
+            | Self::Conflicts { since: None, port: None } => Ok(body.to_owned()),
+            Self::Groups { servers: names } | Self::Timeouts { services: names }
+                if names.is_empty() =>
+            {
+                Ok(body.to_owned())
+            }
+            Self::Edges { role, service, port } => raw::keep(body, "edges", |edge: &Edge| {
+                role.is_none_or(|role| role == edge.role)
+                    && port.is_none_or(|port| port == edge.port)
+                    && service
+                        .as_ref()
+                        .is_none_or(|name| *name == edge.client || *name == edge.server)
+            }),
+            Self::Groups { servers } => raw::keep(body, "groups", |group: &BalanceGroup| {
+                is_one_of((&group.server_namespace, &group.server), servers)
+            }),
+            Self::Timeouts { services } => {
+                let all: Timeouts = client::read(body)?;
+                let chosen = chains(&all.waits, services);
+                let edges = raw::keep(body, "edges", |edge: &EdgeTimeouts| {
+                    let client = (&*edge.client_namespace, &*edge.client);
+                    let server = (&*edge.server_namespace, &*edge.server);
+                    is_one_of(client, services) || is_one_of(server, services)
+                })?;
+                raw::keep(&edges, "waits", |edge: &EdgeWaits| chosen.contains(&ends(edge)))
+            }
+            Self::Ports { port } => {
+                let ports = raw::keep(body, "ports", |one: &Port| one.port == *port)?;
+                raw::keep(&ports, "unused_reservations", |one: &Reservation| one.port == *port)
+            }
+            Self::Conflicts { since, port } => raw::keep(body, "conflicts", |one: &Conflict| {
+                since.is_none_or(|since| one.last_seen >= since)
+                    && port.is_none_or(|port| port == one.port)
+            }),
+            Self::Events { filter, most } => {
+                let admitted = raw::keep(body, "events", |event: &Event| filter.admits(event))?;
+                raw::keep_last(&admitted, "events", *most)
+            }
+            Self::Endpoints { services, port, loopback } => {
+                raw::keep(body, "endpoints", |one: &ServiceEndpoint| {
+                    let is_wanted = || is_one_of((&one.service_namespace, &one.service), services);
+                    (*loopback || !one.address.is_loopback())
+                        && port.is_none_or(|port| port == one.port)
+                        && (services.is_empty() || is_wanted())
+                })
+            }
+        }
+    }
+}
+
+// === impl EventFilter ===
+
+impl EventFilter {
+    fn admits(&self, event: &Event) -> bool {
+        let Self { since, service, client, server, port, kind, cause } = self;
+        let is_among = |words: &Option<String>, word: &str| {
+            words.as_ref().is_none_or(|words| words.split(',').any(|one| one == word))
+        };
+        let is = |wanted: &Option<String>, ends: &[&Option<Service>]| {
+            wanted.as_ref().is_none_or(|name| {
+                let mut ends = ends.iter().copied().flatten();
+                ends.any(|end| is_called(&end.namespace, &end.name, name))
+            })
+        };
+        since.is_none_or(|since| event.last_seen >= since)
+            && is(service, &[&event.client, &event.server, &event.holder])
+            && is(client, &[&event.client])
+            && is(server, &[&event.server])
+            && port.is_none_or(|port| event.port == Some(port))
+            && is_among(kind, event.kind.as_str())
+            && is_among(cause, &event.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(edges: &[(&str, &str, u64)]) -> Vec<EdgeWaits> {
+        let edge = |(client, server, unanswered): &(&str, &str, u64)| {
+            serde_json::json!({
+                "client": client, "client_namespace": "", "server": server,
+                "server_namespace": "shop", "port": 80, "unanswered": unanswered, "late": 0,
+                "request": {"count": 0, "sum_seconds": 0.0, "p50_seconds": null, "p99_seconds": null},
+                "at_least_seconds": null, "at_most_seconds": null,
+            })
+        };
+        let edges = edges.iter().map(edge).collect();
+        serde_json::from_value(edges).expect("edges")
+    }
+
+    #[test]
+    fn unanswered_requests_are_followed_to_what_their_servers_call() {
+        let mut all = waits(&[
+            ("web", "api", 5),
+            ("api", "db", 0),
+            ("db", "disk", 0),
+            ("other", "db", 0),
+            ("job", "queue", 1),
+        ]);
+        // Servers have a namespace, and are clients in it.
+        for edge in &mut all[1..3] {
+            "shop".clone_into(&mut edge.client_namespace);
+        }
+        let check = |services: &[&str], expected: &[&str]| {
+            let services: Vec<String> = services.iter().map(|one| (*one).to_owned()).collect();
+            let found = chains(&all, &services);
+            let found: Vec<String> = found
+                .iter()
+                .map(|((_, client), (_, server), _)| format!("{client}>{server}"))
+                .collect();
+            assert_eq!(found, expected, "{services:?}");
+        };
+        check(&["web"], &["web>api", "api>db", "db>disk"]);
+        check(&["shop/api"], &["web>api", "api>db", "db>disk"]);
+        check(&["shop/queue", "nobody"], &["job>queue"]);
+        // Nothing is unanswered there.
+        check(&["disk"], &[]);
+        check(&["other/web"], &[]);
+    }
+}
