@@ -10,6 +10,8 @@
 //! That a connection is in plain text is known to the server's side alone, when it has sent its first
 //! response; so that side evaluates it, primary or not.
 
+mod total;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use agent_common::share::Tenant;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use self::total::Total;
 use super::attributed::{Attributed, Counted, Counts, Name};
 use super::delta::{Delta, EdgeId};
 use super::line_shares::LineShares;
@@ -135,15 +138,6 @@ struct Evaluated {
     cell: Option<(Segment, Segment)>,
 }
 
-/// A number of connections of an edge.
-#[derive(Default)]
-struct Total {
-    /// By the last evaluation.
-    seen: u64,
-    /// Counted as violations, or not to be held against it.
-    counted: u64,
-}
-
 /// The violating part of an edge, and how many of its connections are not counted yet.
 struct Violation {
     between: Between,
@@ -255,7 +249,9 @@ impl Violations {
             *cells.entry(cell).or_default() += evaluated.opened.seen;
         }
         let is_not_allowed = is_primary && policy.verdict(client, server) == Verdict::Violation;
-        let must_be_encrypted = delta.role == ROLE_SERVER && policy.requires_tls(client, server);
+        let is_unencrypted = delta.role == ROLE_SERVER
+            && evaluated.plaintext.seen > 0
+            && policy.requires_tls(client, server);
         let mut violation = |reason, is_one: bool, total: &mut Total| {
             if !is_one {
                 return None;
@@ -280,7 +276,7 @@ impl Violations {
         let Evaluated { opened, plaintext, .. } = evaluated;
         [
             violation(Reason::NotAllowed, is_not_allowed, opened),
-            violation(Reason::Plaintext, must_be_encrypted, plaintext),
+            violation(Reason::Plaintext, is_unencrypted, plaintext),
         ]
     }
 
@@ -306,25 +302,6 @@ impl Violations {
         let event = Arc::new(event);
         self.events.push_back(Arc::clone(&event));
         Some(event)
-    }
-}
-
-// === impl Total ===
-
-impl Total {
-    /// Takes in what there is now. If the edge is another service's, what there was is not its own.
-    fn see(&mut self, all: u64, is_another: bool) {
-        if is_another {
-            self.counted = self.counted.max(self.seen);
-        }
-        self.seen = all;
-    }
-
-    /// What was not counted yet, and is now.
-    fn count(&mut self) -> u64 {
-        let new = self.seen.saturating_sub(self.counted);
-        self.counted = self.seen;
-        new
     }
 }
 

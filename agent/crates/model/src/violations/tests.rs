@@ -130,6 +130,7 @@ fn a_connection_in_plain_text_violates_where_tls_is_required_once() {
     for _ in 0..3 {
         assert!(world.drain(&both(2, 0, 1), &labels).events.is_empty());
     }
+    assert!(world.0.view().rows.is_empty());
     let events = world.drain(&both(5, 3, 1), &labels).events;
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].between.reason, events[0].connections), (Reason::Plaintext, 3));
