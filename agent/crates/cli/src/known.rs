@@ -38,6 +38,11 @@ pub(super) fn message(unknown: &str, known: &[String]) -> String {
     }
 }
 
+/// Whether one of `wanted` is among `names`, which are `NAME` or `NAMESPACE/NAME`.
+pub(super) fn is_any(wanted: &[String], names: &[String]) -> bool {
+    wanted.iter().any(|wanted| is_among(wanted, names))
+}
+
 /// Whether `wanted` is one of these, with its namespace or without.
 fn is_among(wanted: &str, names: &[String]) -> bool {
     let same = |full: &String| {

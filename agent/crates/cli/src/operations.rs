@@ -82,11 +82,11 @@ const COLUMNS: &[Column] = &[
 
 pub(super) fn run(arguments: &OperationsArgs) -> anyhow::Result<Outcome> {
     let OperationsArgs { target, services, over: Over { window }, report } = arguments;
-    let body = target.text(&format!("/api/v1/edges{}", window::query(*window, services)))?;
+    let body = target.text(&format!("/api/v1/edges{}", window::query(*window, &[])))?;
     let answer: Edges = client::read(&body)?;
     let names = answer.edges.iter().flat_map(|edge| [client_of(edge), server_of(edge)]);
     known::check(&target.connection, services, &names.collect::<Vec<_>>())?;
-    let operations = operations(&answer.edges);
+    let operations = operations(&answer.edges, services);
     let found = operations.iter().any(|one| one.error_ratio.is_some_and(|share| share > 0.0));
     let text = match target.output {
         Output::Json => {
@@ -107,9 +107,14 @@ fn server_of(edge: &Edge) -> String {
     human::full_name(&edge.server_namespace, &edge.server)
 }
 
-/// A row for each protocol of each edge; an edge with both sides here has one.
-fn operations(edges: &[Edge]) -> Vec<Operation<'_>> {
-    let counts = |edge: &&Edge| !edge.other_side && edge.role != Role::Listener;
+/// A row for each protocol of each edge with one of these services, or of all; an edge with both sides
+/// here has one.
+fn operations<'a>(edges: &'a [Edge], services: &[String]) -> Vec<Operation<'a>> {
+    let counts = |edge: &&Edge| {
+        !edge.other_side
+            && edge.role != Role::Listener
+            && (services.is_empty() || known::is_any(services, &[client_of(edge), server_of(edge)]))
+    };
     let mut all: Vec<_> = edges.iter().filter(counts).flat_map(of_edge).collect();
     // Stable: otherwise in the order of the answer, which is by name.
     all.sort_by_key(|one| {
@@ -216,7 +221,7 @@ mod tests {
     #[test]
     fn errors_come_first_and_tls_has_no_statuses() {
         let answer = answer();
-        let operations = operations(&answer.edges);
+        let operations = operations(&answer.edges, &[]);
         let text = text(&operations, &answer, WindowChoice::Last(60), None);
         let lines: Vec<Vec<&str>> = text
             .lines()
@@ -229,12 +234,27 @@ mod tests {
     }
 
     #[test]
+    fn services_are_chosen_with_their_namespace_or_without() {
+        let answer = answer();
+        let rows = |services: &[&str]| {
+            let services: Vec<_> = services.iter().map(ToString::to_string).collect();
+            operations(&answer.edges, &services).len()
+        };
+        let edge = answer.edges.iter().find(|edge| !edge.responses.is_empty()).expect("one");
+        let (client, server) = (client_of(edge), server_of(edge));
+        for services in [&[&*client][..], &[&server], &[&edge.client], &["other", &server]] {
+            assert_eq!(rows(services), 2, "{services:?}");
+        }
+        assert_eq!(rows(&["other"]), 0);
+    }
+
+    #[test]
     fn the_other_side_of_the_same_connections_is_no_second_row() {
         let mut answer = answer();
         for edge in &mut answer.edges {
             edge.other_side = true;
         }
-        assert!(operations(&answer.edges).is_empty());
+        assert!(operations(&answer.edges, &[]).is_empty());
         let text = text(&[], &answer, WindowChoice::Last(60), None);
         assert!(text.starts_with("No responses of a server on this host"), "{text}");
     }
