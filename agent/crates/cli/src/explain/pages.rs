@@ -43,6 +43,8 @@ runbooks![
     "PortolanConnectionsTimingOut",
     "PortolanConntrackNearlyFull",
     "PortolanCoverageLow",
+    "PortolanDnsFailing",
+    "PortolanDnsSlow",
     "PortolanErrorResponses",
     "PortolanEventsLost",
     "PortolanHookMissing",
