@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod balance;
+mod bounded;
 mod check;
 mod diagnose;
 mod edges;

@@ -8,8 +8,6 @@
 mod backup;
 mod steps;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -21,7 +19,7 @@ use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
 use super::target::Connection;
-use super::{Outcome, human, print};
+use super::{Outcome, bounded, human, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -189,19 +187,8 @@ impl State {
 
     /// Reads a file that [`State::text`] wrote, or that was edited since.
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let file = File::open(path).with_context(|| format!("reading {shown}"))?;
-        let mut text = String::new();
-        file.take(MOST_BYTES + 1)
-            .read_to_string(&mut text)
-            .with_context(|| format!("reading {shown}"))?;
-        if text.len() as u64 > MOST_BYTES {
-            bail!(
-                "{shown} is larger than {} MiB; `portolan state export` writes no such file",
-                MOST_BYTES >> 20
-            );
-        }
-        Self::parse(&text).with_context(|| shown.to_string())
+        let text = bounded::text(path, MOST_BYTES, "portolan state export")?;
+        Self::parse(&text).with_context(|| path.display().to_string())
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {

@@ -19,8 +19,6 @@ mod verdict;
 mod workloads;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,7 +32,7 @@ use self::observed::{Name, Observed};
 pub use self::verdict::{SegmentEnd, SegmentFile, SegmentVerdicts};
 use super::outcome::Report;
 use super::target::Target;
-use super::{Outcome, note, print};
+use super::{Outcome, bounded, note, print};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -199,18 +197,9 @@ fn parse_window(text: &str) -> Result<Window, String> {
     }
 }
 
-/// The text of a file of bounded size.
+/// The text of a file of flows or of a policy.
 fn read_text(path: &Path) -> anyhow::Result<String> {
-    let shown = path.display();
-    let file = File::open(path).with_context(|| format!("reading {shown}"))?;
-    let mut text = String::new();
-    file.take(MOST_BYTES + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("reading {shown}"))?;
-    if text.len() as u64 > MOST_BYTES {
-        bail!("{shown} is larger than {} MiB; this command writes no such files", MOST_BYTES >> 20);
-    }
-    Ok(text)
+    bounded::text(path, MOST_BYTES, "portolan policy")
 }
 
 // === impl Scope ===
