@@ -90,6 +90,10 @@ pub enum EventKind {
     Abort,
     /// A request got no response.
     Unanswered,
+    /// A response was an error of the server.
+    Response,
+    /// A DNS lookup got no answer.
+    Dns,
     /// A listener dropped a connection request.
     ListenDrop,
     /// A bind or listen failed.
@@ -108,11 +112,13 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Connect,
         Self::Reset,
         Self::Abort,
         Self::Unanswered,
+        Self::Response,
+        Self::Dns,
         Self::ListenDrop,
         Self::Bind,
         Self::Violation,
@@ -129,6 +135,8 @@ impl EventKind {
             Self::Reset => "reset",
             Self::Abort => "abort",
             Self::Unanswered => "unanswered",
+            Self::Response => "response",
+            Self::Dns => "dns",
             Self::ListenDrop => "listen_drop",
             Self::Bind => "bind",
             Self::Violation => "violation",

@@ -26,7 +26,7 @@ Examples:
   portolan events --cause connect_refused -o json | jq -r '.events[] | [.last_seen, .text] | @tsv'
 
 Kinds: connect (a connect failed), reset, abort (a connection died), unanswered (a request without
-a response), listen_drop (a full accept queue), bind (a failed bind), violation (of the segments),
+a response), response (an error of the server), dns (a lookup without an answer), listen_drop (a full accept queue), bind (a failed bind), violation (of the segments),
 agent (a problem of the agent); and changes: service (started, stopped, restarted, another command
 line), backend (came or went), edge (seen first or last).
 

@@ -42,7 +42,7 @@ use super::service::Service;
 use super::service::Source;
 use super::snapshot::Role;
 use super::violations::{Between, Found};
-use super::why::why;
+use super::why::{self, why};
 
 /// An event goes on while it repeats within this time, seconds.
 const REPEATS_WITHIN: f64 = 60.0;
@@ -119,9 +119,9 @@ impl Events {
     }
 
     /// Takes in what failed on edges. An edge with both sides on this host is taken once, from the
-    /// client's side. `tenant` tells who has the owner with this number.
+    /// client's side; responses are known to the server's side alone. `tenant` tells who has the owner with this number.
     pub fn add_edges(&mut self, deltas: &[Delta], tenant: impl Fn(u32) -> Tenant) {
-        for delta in deltas.iter().filter(|delta| is_shown(delta)) {
+        for delta in deltas.iter().filter(|delta| delta.labels.unverified_user.is_none()) {
             // Rows that an earlier agent left pinned: when it happened is unknown.
             let is_earlier = self.is_first && delta.is_new && delta.born_us < self.started_us;
             if !has_failures(&delta.grown) || (is_earlier && !delta.is_overflow) {
@@ -130,6 +130,9 @@ impl Events {
             let labels = &delta.labels;
             for cause in why(&delta.grown.difference(), None) {
                 let Some(kind) = Kind::of_cause(cause.cause) else { continue };
+                if is_other_side(delta) && kind != Kind::Response {
+                    continue;
+                }
                 let is_listener = delta.role == ROLE_LISTENER;
                 let what = What {
                     kind,
@@ -375,7 +378,8 @@ fn has_failures(grown: &Growth) -> bool {
         let failed = connects.get(usize::from(CONNECT_OK) + 1..);
         let EdgeCounters { unanswered, unanswered_stopping, listen_drops, .. } = counters;
         let others = (unanswered, unanswered_stopping, listen_drops);
-        (failed, resets_sent, resets_received, aborts, others)
+        let answered = (why::error_responses(counters), why::failed_lookups(counters));
+        (failed, resets_sent, resets_received, aborts, others, answered)
     }
     let Some(now) = &grown.now else { return false };
     let before = grown.before.as_deref().unwrap_or(&NOTHING);
@@ -384,8 +388,12 @@ fn has_failures(grown: &Growth) -> bool {
 
 /// Whether an edge's failures are those of a row that is shown, as [`super::recent`] decides it.
 fn is_shown(delta: &Delta) -> bool {
-    let is_other_side = delta.labels.role == Role::Server && !delta.counts;
-    !is_other_side && delta.labels.unverified_user.is_none()
+    !is_other_side(delta) && delta.labels.unverified_user.is_none()
+}
+
+/// Whether the client's side of the same connections is on this host, too.
+fn is_other_side(delta: &Delta) -> bool {
+    delta.labels.role == Role::Server && !delta.counts
 }
 
 #[cfg(test)]

@@ -88,11 +88,11 @@ pub fn why(counters: &EdgeCounters, queues: Option<Queues>) -> Vec<Cause> {
     push(&mut causes, "request_unanswered", "unanswered", counters.unanswered);
     let stopping = counters.unanswered_stopping;
     push(&mut causes, "request_unanswered_stopping", "unanswered while stopping", stopping);
-    for (status, cause, text) in RESPONSES {
-        push(&mut causes, cause, text, counters.responses.get(status).copied().unwrap_or(0));
+    for ((_, cause, text), count) in RESPONSES.iter().zip(error_responses(counters)) {
+        push(&mut causes, cause, text, count);
     }
-    for (result, cause, text) in LOOKUPS {
-        push(&mut causes, cause, text, lookup::ended(&counters.lookup_results, result));
+    for ((_, cause, text), count) in LOOKUPS.iter().zip(failed_lookups(counters)) {
+        push(&mut causes, cause, text, count);
     }
     let aborted = ABORT_CAUSE_NAMES.iter().zip(aborts).map(|(name, n)| (*name, *n));
     causes.extend(of(&ABORTS, "abort_", aborted));
@@ -109,6 +109,16 @@ pub fn why(counters: &EdgeCounters, queues: Option<Queues>) -> Vec<Cause> {
         push(&mut causes, "send_queue", "not acknowledged", unsent);
     }
     causes
+}
+
+/// How many responses were errors, by [`RESPONSES`].
+pub(super) fn error_responses(counters: &EdgeCounters) -> [u64; RESPONSES.len()] {
+    RESPONSES.map(|(status, ..)| counters.responses.get(status).copied().unwrap_or(0))
+}
+
+/// How many DNS lookups failed, by [`LOOKUPS`].
+pub(super) fn failed_lookups(counters: &EdgeCounters) -> [u64; LOOKUPS.len()] {
+    LOOKUPS.map(|(result, ..)| lookup::ended(&counters.lookup_results, result))
 }
 
 /// The most frequent first.

@@ -112,6 +112,12 @@ fn statuses_of_nginx_are_those_its_client_got() {
     }
     agent.eventually(expected, |now| responses(now, port));
     agent.eventually(counts([("plaintext http", connections)]), |now| security(now, port));
+    let errors = agent.json(&format!("/api/v1/events?kind=response&port={port}"));
+    let errors: Vec<_> = errors["events"].as_array().into_iter().flatten().collect();
+    assert!(errors.iter().all(|one| one["cause"] == "response_http_5xx"), "{errors:?}");
+    let count: u64 = errors.iter().filter_map(|one| one["count"].as_u64()).sum();
+    // 500 and 503, each 60 times.
+    assert_eq!(count, 120, "{errors:?}");
     agent.ledger_adds_up();
     drop(server);
     agent.stop();

@@ -15,7 +15,7 @@ use crate::window;
 /// Events that say since when something lasts: how far back, and how many at most.
 const REMEMBERED_SECONDS: f64 = 3600.0;
 const EVENTS: u16 = 5000;
-const KINDS: &str = "connect,reset,abort,unanswered,listen_drop,violation";
+const KINDS: &str = "connect,reset,abort,unanswered,response,listen_drop,violation";
 
 /// What is asked for of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,10 @@ pub enum Kind {
     Abort,
     /// A request got no response.
     Unanswered,
+    /// A response was an error of the server.
+    Response,
+    /// A DNS lookup got no answer.
+    Dns,
     /// A listener dropped a connection request.
     ListenDrop,
     /// A bind or listen failed.
@@ -100,11 +104,13 @@ pub(super) struct Key {
 
 impl Kind {
     /// All kinds, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Connect,
         Self::Reset,
         Self::Abort,
         Self::Unanswered,
+        Self::Response,
+        Self::Dns,
         Self::ListenDrop,
         Self::Bind,
         Self::Violation,
@@ -121,6 +127,8 @@ impl Kind {
             Self::Reset => "reset",
             Self::Abort => "abort",
             Self::Unanswered => "unanswered",
+            Self::Response => "response",
+            Self::Dns => "dns",
             Self::ListenDrop => "listen_drop",
             Self::Bind => "bind",
             Self::Violation => "violation",
@@ -145,6 +153,8 @@ impl Kind {
             _ if begins("reset_") => Some(Self::Reset),
             _ if begins("abort_") => Some(Self::Abort),
             _ if begins("request_") => Some(Self::Unanswered),
+            _ if begins("response_") => Some(Self::Response),
+            _ if begins("dns_") => Some(Self::Dns),
             _ => None,
         }
     }

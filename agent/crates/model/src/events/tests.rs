@@ -3,10 +3,17 @@
 mod changes;
 mod crowds;
 
+use std::collections::BTreeSet;
+
 use agent_common::address;
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
-use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeKey, ROLE_CLIENT};
+use agent_common::edge::{
+    CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT, EdgeKey, ROLE_CLIENT, ROLE_SERVER,
+};
+use agent_common::histogram::Histogram;
+use agent_common::lookup;
+use agent_common::on_demand::OnDemand;
 use agent_common::wire::Wire as _;
 
 use super::*;
@@ -62,10 +69,9 @@ impl World {
         let updated = self.tables.update(self.now, edges, Room::of(100), |edge| {
             let server = Service::new("db", Source::Container);
             let client = Service::new(&format!("web{}", edge.slot), Source::Container);
-            EdgeLabels {
-                unverified_user: user,
-                ..EdgeLabels::new(client, server, 80, Role::Client)
-            }
+            let is_server = edge.key.role == ROLE_SERVER;
+            let role = if is_server { Role::Server } else { Role::Client };
+            EdgeLabels { unverified_user: user, ..EdgeLabels::new(client, server, 80, role) }
         });
         self.events.begin(STARTED + self.now as f64);
         let deltas = &updated.deltas;
@@ -111,6 +117,38 @@ fn a_storm_is_one_event_that_is_shown_every_ten_seconds_with_its_count() {
     let again = [edge(4, 1, &[(CONNECT_OK, 1), (CONNECT_REFUSED, 2501)])];
     assert_eq!(world.collect(1, &again), [("connect_refused", 1)]);
     assert_eq!(world.events.view().ring.len(), 2);
+}
+
+#[test]
+fn error_responses_are_events_of_the_server_and_lookups_without_an_answer_of_the_client() {
+    let mut world = World::new();
+    let (here, there) =
+        (address::from_ip([10, 0, 0, 9].into()), address::from_ip([10, 0, 0, 1].into()));
+    // Both sides are on this host; only the server's knows its responses.
+    let both = |refused, errors, timeouts| {
+        let mut client = edge(4, 1, &[(CONNECT_OK, 8), (CONNECT_REFUSED, refused)]);
+        client.local = here;
+        let counters = Arc::make_mut(&mut client.counters);
+        let mut results = Histogram::EMPTY;
+        results.buckets[lookup::TIMEOUT as usize] = timeouts;
+        counters.lookup_results = OnDemand::after(None, Some(&results));
+        let mut server = edge(5, 9, &[(CONNECT_OK, 8), (CONNECT_REFUSED, refused)]);
+        server.key.role = ROLE_SERVER;
+        server.local = there;
+        let counters = Arc::make_mut(&mut server.counters);
+        counters.responses[1] = errors * 10;
+        counters.responses[4] = errors;
+        [client, server]
+    };
+    for _ in 0..3 {
+        assert_eq!(world.collect(1, &both(0, 0, 0)), []);
+    }
+    let shown = world.collect(1, &both(2, 3, 4));
+    let expected = [("connect_refused", 2), ("dns_timeout", 4), ("response_http_5xx", 3)];
+    assert_eq!(shown.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(expected));
+    let totals = world.events.view().totals;
+    let of = |kind: Kind| totals[kind as usize];
+    assert_eq!((of(Kind::Connect), of(Kind::Dns), of(Kind::Response)), (2, 4, 3));
 }
 
 #[test]

@@ -108,7 +108,12 @@ fn change_of(event: &events::Event) -> Option<Change> {
 fn severity(event: &events::Event) -> Severity {
     match event.what.kind {
         kind if kind.is_change() || event.what.cause.ends_with("_stopping") => Severity::Info,
-        Kind::Bind | Kind::Violation | Kind::Agent | Kind::ListenDrop => Severity::Warning,
+        Kind::Bind
+        | Kind::Violation
+        | Kind::Agent
+        | Kind::ListenDrop
+        | Kind::Response
+        | Kind::Dns => Severity::Warning,
         _ => Severity::Error,
     }
 }

@@ -94,7 +94,8 @@ same_words! {
     model::health::HealthReason => api_types::HealthReason:
         ConnectsFail Unanswered Errors Slow Resets Aborts ListenDrops AcceptQueueFull OwnConnectsFail;
     model::events::Kind => api_types::EventKind:
-        Connect Reset Abort Unanswered ListenDrop Bind Violation Agent Service Backend Edge;
+        Connect Reset Abort Unanswered Response Dns ListenDrop Bind Violation Agent Service Backend
+        Edge;
     model::balance::Verdict => api_types::BalanceVerdict: Balanced Unbalanced TooFew;
     model::segments::Verdict => api_types::SegmentVerdict: Allowed Violation NotJudged;
     model::snapshot::SourceState => api_types::NameSourceState: Starting Up Absent Down;

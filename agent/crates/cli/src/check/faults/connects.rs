@@ -131,7 +131,7 @@ pub(super) const KINDS: [Kind; 10] = [
         blame: Blame::Server,
         counted: "errors",
         of: Some("responses"),
-        events: |_| false,
+        events: |cause| cause.starts_with("response_"),
         count: |pair, _| {
             let (count, of) = pair.error_responses();
             (count > 0).then_some(Sum { count, of, ..Sum::default() })
