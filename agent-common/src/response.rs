@@ -194,18 +194,12 @@ pub const fn look(before: u32, head: &Head, length: u32, is_response: bool) -> O
         return greeting(head, length);
     }
     match before {
-        HTTP => of_http(head, length),
+        HTTP => known(HTTP, http::status(head, length)),
         POSTGRESQL => known(POSTGRESQL, postgresql::status(head, length)),
         MYSQL => known(MYSQL, mysql::status(head, length)),
         REDIS => known(REDIS, redis::status(head, length)),
         _ => first(before, head, length),
     }
-}
-
-/// Looks at the head of a response on a connection of HTTP/1.
-#[inline(always)]
-pub const fn of_http(head: &Head, length: u32) -> Outcome {
-    known(HTTP, http::status(head, length))
 }
 
 /// A head on a connection whose protocol is known.

@@ -118,9 +118,12 @@ fn asked(sk: Sock, known: Option<*mut Questions>, sent: i32) {
     // SAFETY: a valid value of this socket's storage.
     let lookups = unsafe { &raw mut (*questions).lookups };
     // SAFETY: as above.
-    let sent_before = |call: &_| Some(unsafe { query::sent_before(lookups, thread as u32, call) });
-    let message = user_memory::sent_message(sent as u32, sent_before);
-    let (id, question) = match message.and_then(query::read) {
+    let message = unsafe { user_memory::sent_message(lookups, thread as u32, sent as u32) };
+    let query = match message {
+        Ok(message) => query::read(message),
+        Err(reason) => Err(reason),
+    };
+    let (id, question) = match query {
         Ok(Some(query)) => query,
         // No query: an update, or what somebody sends who tests the server.
         Ok(None) => return,

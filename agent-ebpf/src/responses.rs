@@ -4,15 +4,19 @@
 //! A response may be counted before its send returns ([`agent_common::exchange`]); then its beginning is
 //! due, and looked at when that does.
 
+use core::mem::MaybeUninit;
+
+use agent_common::config::{SENDMSG, SENDTO, WRITE, WRITEV};
 use agent_common::durations;
 use agent_common::edge::ROLE_SERVER;
 use agent_common::ledger::{NO_BUFFER, OVERTAKEN, PAGED, RESPONSE, UNFRAMED};
 use agent_common::response::{self, DUE, HEAD, Head, MET, Outcome};
 use agent_common::socket::SocketState;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
 use crate::maps::{config, lost, seen};
-use crate::sock::Tcp;
-use crate::{atomic, histograms, user_memory};
+use crate::sock::{SystemCall, Tcp};
+use crate::{atomic, histograms};
 
 /// A response was counted, and its send has not returned yet.
 ///
@@ -108,14 +112,8 @@ unsafe fn look(tcp: Tcp, state: *mut SocketState, word: u64, bytes: u32, is_resp
     let before = response::protocol(word);
     let read = head(bytes);
     let mut outcome = Outcome(before);
-    if let Ok((head, length)) = read {
-        outcome = if before == response::HTTP && is_response {
-            // The most frequent one, without a call.
-            response::of_http(&head, length)
-        } else {
-            let [a, b, c] = head;
-            Outcome(classify(a, b, c, length << 8 | before << 1 | u32::from(is_response)))
-        };
+    if let Ok(([a, b, c], length)) = read {
+        outcome = Outcome(classify(a, b, c, length << 8 | before << 1 | u32::from(is_response)));
         if outcome.identified(before).is_some() && tcp.encrypts() {
             outcome = Outcome(response::TLS);
         }
@@ -153,12 +151,54 @@ unsafe fn look(tcp: Tcp, state: *mut SocketState, word: u64, bytes: u32, is_resp
 /// is; else the reason why it is not known.
 #[inline(always)]
 fn head(bytes: u32) -> Result<(Head, u32), usize> {
-    let message = user_memory::sent_message(bytes, |_| None)?;
-    let length = if message.length > HEAD as u32 { HEAD as u32 } else { message.length };
+    let Some(call) = SystemCall::current() else { return Err(NO_BUFFER) };
+    let (mut from, mut length) = (call.argument, bytes);
+    if call.number == config!(sending[SENDMSG]) || call.number == config!(sending[WRITEV]) {
+        if call.number == config!(sending[SENDMSG]) {
+            let Some([parts]) = read_user(from.wrapping_add(MESSAGE_PARTS)) else {
+                return Err(PAGED);
+            };
+            from = parts;
+        }
+        let Some([start, size]) = read_user(from) else { return Err(PAGED) };
+        from = start;
+        if size < u64::from(length) {
+            length = size as u32;
+        }
+    } else if call.number != config!(sending[WRITE]) && call.number != config!(sending[SENDTO]) {
+        return Err(NO_BUFFER);
+    }
     if length == 0 {
         return Err(NO_BUFFER);
     }
-    user_memory::head(message.from, length).map(|head| (head, length)).ok_or(PAGED)
+    if length > HEAD as u32 {
+        length = HEAD as u32;
+    }
+    let mut head: Head = [0; HEAD / 8];
+    // SAFETY: the helper checks the source at run time; there is room for so much.
+    let result = unsafe {
+        bpf_probe_read_user(head.as_mut_ptr().cast(), length, from as *const core::ffi::c_void)
+    };
+    if result == 0 { Ok((head, length)) } else { Err(PAGED) }
+}
+
+/// Where the parts of a message are in `struct user_msghdr` (include/linux/socket.h), on 64 bits.
+const MESSAGE_PARTS: u64 = 16;
+
+/// Reads words of the running program's memory.
+#[inline(always)]
+fn read_user<const N: usize>(from: u64) -> Option<[u64; N]> {
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    // SAFETY: the helper checks the source at run time and fills the buffer or fails.
+    let result = unsafe {
+        bpf_probe_read_user(
+            words.as_mut_ptr().cast(),
+            size_of::<[u64; N]>() as u32,
+            from as *const core::ffi::c_void,
+        )
+    };
+    // SAFETY: filled just now.
+    if result == 0 { Some(unsafe { words.assume_init() }) } else { None }
 }
 
 /// [`response::look`], of numbers: three words of the head, and what else it takes.

@@ -1,16 +1,16 @@
-//! What a program has just sent, read in its own memory while it is still in the system call.
+//! What a program has just sent, in its own memory.
 
 use core::mem::MaybeUninit;
 
 use agent_common::config::{SENDMMSG, SENDMSG, SENDTO, WRITE, WRITEV};
 use agent_common::ledger::{NO_BUFFER, PAGED};
-use agent_common::response::{HEAD, Head};
+use agent_common::lookup::Lookups;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 
 use crate::maps::config;
 use crate::sock::SystemCall;
 
-/// A message, or the first part of it.
+/// A datagram's message, or the first part of it.
 pub struct Message {
     /// Where it begins.
     pub from: u64,
@@ -23,13 +23,15 @@ const MESSAGE_PARTS: u64 = 16;
 /// How long a `struct mmsghdr` is.
 const MESSAGE_BYTES: u64 = 64;
 
-/// What the running program has just sent, of which the kernel took `bytes`; else the reason why it is
-/// not known. `sent_before` says how many messages of an array (`sendmmsg`) were sent before this one,
-/// or nothing if arrays are left out.
+/// The datagram of `bytes` that the running program has just sent; else the reason why it is not known.
+///
+/// # Safety
+/// `lookups` must be in a valid value of the socket's storage.
 #[inline(always)]
-pub fn sent_message(
+pub unsafe fn sent_message(
+    lookups: *mut Lookups,
+    thread: u32,
     bytes: u32,
-    sent_before: impl FnOnce(&SystemCall) -> Option<u32>,
 ) -> Result<Message, usize> {
     let Some(call) = SystemCall::current() else { return Err(NO_BUFFER) };
     let mut from = call.argument;
@@ -37,7 +39,8 @@ pub fn sent_message(
         return Ok(Message { from, length: bytes });
     }
     if call.number == config!(sending[SENDMMSG]) {
-        let Some(before) = sent_before(&call) else { return Err(NO_BUFFER) };
+        // SAFETY: the caller's contract.
+        let before = unsafe { sent_before(lookups, thread, &call) };
         from = from.wrapping_add(u64::from(before).wrapping_mul(MESSAGE_BYTES));
     } else if call.number != config!(sending[SENDMSG]) && call.number != config!(sending[WRITEV]) {
         return Err(NO_BUFFER);
@@ -53,20 +56,24 @@ pub fn sent_message(
     Ok(Message { from, length })
 }
 
-/// The first `length` bytes at an address, at most as many as the head of a response has; zeros
-/// behind them.
+/// How many messages of the array that a thread is sending in one system call were sent before. The
+/// hook runs once for each, and for the one that fails.
+///
+/// # Safety
+/// As [`sent_message`].
 #[inline(always)]
-pub fn head(from: u64, length: u32) -> Option<Head> {
-    let mut head: Head = [0; HEAD / 8];
-    // SAFETY: the helper checks the source at run time; there is room for so much.
-    let result = unsafe {
-        bpf_probe_read_user(
-            head.as_mut_ptr().cast(),
-            if length > HEAD as u32 { HEAD as u32 } else { length },
-            from as *const core::ffi::c_void,
-        )
-    };
-    if result == 0 { Some(head) } else { None }
+unsafe fn sent_before(lookups: *mut Lookups, thread: u32, call: &SystemCall) -> u32 {
+    // SAFETY: the caller's contract. Two threads that do this with one socket at once may take
+    // the messages of one for those of the other.
+    unsafe {
+        let state = (*lookups).messages_sent;
+        let is_same = (*lookups).messages == call.argument && (state >> 32) as u32 == thread;
+        let sent = state as u32;
+        let before = if is_same && sent < call.third { sent } else { 0 };
+        (*lookups).messages = call.argument;
+        (*lookups).messages_sent = u64::from(thread) << 32 | u64::from(before.wrapping_add(1));
+        before
+    }
 }
 
 /// Reads words of 32 bits.

@@ -1,9 +1,8 @@
 //! What a query asks for, in the memory of the program that sends it.
 
 use agent_common::ledger::UNFRAMED;
-use agent_common::lookup::{Lookups, OTHER_TYPE, QueryHeader, question_type};
+use agent_common::lookup::{OTHER_TYPE, QueryHeader, question_type};
 
-use crate::sock::SystemCall;
 use crate::user_memory::{self, Message};
 
 /// Number and type of question of a message; `None` if it is no query.
@@ -25,26 +24,6 @@ pub(super) fn read(message: Message) -> Result<Option<(u16, u32)>, usize> {
         }
     }
     Ok(Some((header.id(), question)))
-}
-
-/// How many messages of the array that a thread is sending in one system call were sent before. The
-/// hook runs once for each, and for the one that fails.
-///
-/// # Safety
-/// `lookups` must be in a valid value of the socket's storage.
-#[inline(always)]
-pub(super) unsafe fn sent_before(lookups: *mut Lookups, thread: u32, call: &SystemCall) -> u32 {
-    // SAFETY: the caller's contract. Two threads that do this with one socket at once may take
-    // the messages of one for those of the other.
-    unsafe {
-        let state = (*lookups).messages_sent;
-        let is_same = (*lookups).messages == call.argument && (state >> 32) as u32 == thread;
-        let sent = state as u32;
-        let before = if is_same && sent < call.third { sent } else { 0 };
-        (*lookups).messages = call.argument;
-        (*lookups).messages_sent = u64::from(thread) << 32 | u64::from(before.wrapping_add(1));
-        before
-    }
 }
 
 /// How long the header of a message is.
