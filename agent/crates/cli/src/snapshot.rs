@@ -135,7 +135,7 @@ fn ask(agent: &Connection, requests: Vec<String>) -> Vec<Asked> {
     })
 }
 
-/// An error if there is a file that has to stay, or something that is no file.
+/// An error if there is a file that has to stay, or something that is not a file.
 fn may_write(path: &Path, force: bool) -> anyhow::Result<()> {
     let shown = path.display();
     match path.symlink_metadata() {

@@ -57,7 +57,7 @@ pub(super) fn failed_binds(
 ) -> Vec<Fault> {
     let Conflicts { timestamp, conflicts, .. } = conflicts;
     let is_recent = |one: &&Conflict| {
-        // What a user without privileges may have faked is no fault.
+        // What a user without privileges may have faked is not a fault.
         one.unverified_user.is_none()
             && one.finding.severity == Severity::Error
             && age(one, *timestamp) <= seconds

@@ -290,7 +290,7 @@ fn every_route_is_in_a_snapshot_or_known_to_be_left_out() {
         assert!(!(is_stored && LEFT_OUT.contains(path)), "{path}");
     }
     for path in stored {
-        assert!(readable.contains(path.as_str()), "{path} is no route");
+        assert!(readable.contains(path.as_str()), "{path} is not a route");
     }
 }
 

@@ -82,7 +82,7 @@ fn a_backend_that_was_replaced_by_another_service_names_nobody_any_more() {
     world.server((BLUE, PAGE), vip, "reviews");
     world.list(&to);
     world.server((BLUE, PAGE), vip, "10.96.0.10");
-    // The same under a better name is no other.
+    // The same service under a better name is not another one.
     let mut world = mesh();
     world.connects(PAGE, BLUE, "page", &[vip]);
     listening(&mut world, 1, "python3");
