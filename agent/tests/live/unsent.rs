@@ -176,7 +176,7 @@ fn connect4_leaves_datagrams_alone() {
     let to = SocketAddr::new(v4(&ROUTES[0]), 7001);
     pair.client.act(|| {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        socket.connect(to).expect_err("there is not a route");
+        socket.connect(to).expect_err("there is no route");
         errno(TcpStream::connect(SocketAddr::new(to.ip(), 7002)));
     });
     let now = agent.eventually(vec![("unreachable", 1)], |now| attempts(now, &pair, 7002));
