@@ -14,6 +14,7 @@ use crate::maps;
 use crate::net::Net;
 use crate::opaque::opaque;
 use crate::sock::Task;
+use crate::words;
 
 /// The row of the task that is running; only meaningful in process context.
 ///
@@ -127,8 +128,8 @@ fn take(
                 (*row).path = [0; PATH_BYTES];
                 if let Some(from) = arguments {
                     (*row).argv_len = (*from).argv_len;
-                    (*row).argv = (*from).argv;
-                    (*row).path = (*from).path;
+                    words::copy(&raw const (*from).argv, &raw mut (*row).argv);
+                    words::copy(&raw const (*from).path, &raw mut (*row).path);
                 }
             }
         },

@@ -74,6 +74,9 @@ fn compile(root: &Path, sysroot: &Path, parts: &Path, folder: &Path) -> Result<(
     }
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     let mut flags = OsString::from("-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    // Otherwise every value of more than a few words is cleared and copied byte by byte, in a function
+    // that the verifier walks at each call.
+    flags.push("\x1f-Clink-arg=--disable-expand-memcpy-in-order");
     flags.push(format!("\x1f--cfg=bpf_target_arch=\"{}\"", arch.display()));
     // The last matching prefix wins.
     for (place, name) in places(root, sysroot)? {
