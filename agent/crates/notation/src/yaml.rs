@@ -25,6 +25,7 @@ fn problem(error: &Error) -> String {
             "the file has more than one YAML document (`---`); keep one".to_owned()
         }
         Error::UnknownAnchor { .. } => "an alias (`*`) refers to nothing".to_owned(),
+        Error::Budget { .. } => "too many values for a file of settings".to_owned(),
         error => UserMessageFormatter.format_message(error).into_owned(),
     };
     let line = said.lines().next().unwrap_or_default();
@@ -32,6 +33,12 @@ fn problem(error: &Error) -> String {
         "expected string scalar" => "a single value is expected here".to_owned(),
         "expected sequence start" => "a list is expected here".to_owned(),
         "expected mapping start" => "a mapping (`key: value`) is expected here".to_owned(),
+        line if line.ends_with("did not find expected key") => {
+            "this is no `key: value`; see the indentation and the quotes here and above".to_owned()
+        }
+        line if line.contains("found a tab") || line.contains("tabs disallowed") => {
+            "found a tab; indent with spaces".to_owned()
+        }
         // "while scanning a plain scalar, found a tab": only the end is of use.
         line if line.starts_with("unknown ") => line
             .replacen("unknown variant", "unknown value", 1)
@@ -63,7 +70,15 @@ mod tests {
             (3, "the file has more than one YAML document (`---`); keep one"),
         );
         check("a: *b\n", (1, "an alias (`*`) refers to nothing"));
-        check("a: 1\n\tb: 2\n", (1, "found a tab"));
+        check("a: 1\n\tb: 2\n", (1, "found a tab; indent with spaces"));
+        check("a:\n\tb: 2\n", (2, "found a tab; indent with spaces"));
+        check(
+            "a: 1\n- b\n",
+            (2, "this is no `key: value`; see the indentation and the quotes here and above"),
+        );
+        let many = format!("[{}1]\n", "1, ".repeat(300_000));
+        let (_, problem) = read::<Vec<u32>>(&many).expect_err("refused");
+        assert_eq!(problem, "too many values for a file of settings");
         check("a: [1]\n", (1, "a single value is expected here"));
         check("hello\n", (1, "a mapping (`key: value`) is expected here"));
         check("{a: 1", (1, "unclosed bracket '{'"));
