@@ -170,7 +170,7 @@ fn errors_in_segments_have_their_position_and_the_fix() {
     };
     check(
         "[segments]\nallow = [\n\"a -> b\"\n]\n[segments.a]\nservices = [\"x\"]\n",
-        "a.toml:3: names a segment `b` that is not declared; declare it with [segments.b], or choose one of a, outside, *",
+        "a.toml:3: this rule names the segment `b`, which is not declared; declare it with [segments.b], or choose one of a, outside, *",
     );
     check(
         "[segments.a]\nnetwork = [\"10.0.0.0/8\"]\n",

@@ -156,7 +156,9 @@ pub(super) fn networks(given: &Given) -> Result<Vec<IpNet>, String> {
 
 /// Port reservations without contradictions.
 pub(super) fn reservations(given: &Given) -> Result<Vec<Reservation>, String> {
-    let read = |part| Reservation::from_config(part).map_err(|why| format!("contains {why}"));
+    let read = |part| {
+        Reservation::from_config(part).map_err(|why| format!("has an entry that is refused: {why}"))
+    };
     let all: Vec<Reservation> = parts(given).map(read).collect::<Result<_, String>>()?;
     if all.len() > MAX_RESERVATIONS {
         return Err(format!("lists {} ports; at most {MAX_RESERVATIONS} fit", all.len()));

@@ -284,7 +284,7 @@ impl Policy {
                     first: None,
                     second: at,
                     problem: format!(
-                        "names a segment `{name}` that is not declared; declare it with [segments.{name}], or choose one of {}",
+                        "this rule names the segment `{name}`, which is not declared; declare it with [segments.{name}], or choose one of {}",
                         self.names
                             .iter()
                             .map(|name| &**name)
