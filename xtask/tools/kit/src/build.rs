@@ -83,6 +83,8 @@ pub struct Tests {
 
 /// The kernel programs: the loader's build script compiles them.
 const KERNEL: &str = "agent-ebpf";
+/// Optimised in tests too: it reads the kernel's types, megabytes of them, at each of the many starts.
+const STARTER: &str = "loader";
 /// rustc's name of it.
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 /// ring has parts in C and assembly, and a program must be linked.
@@ -135,7 +137,8 @@ impl Target {
             for package in ours()? {
                 // Optimisation is most of what they take to compile, and nothing is measured with
                 // them.
-                for setting in ["overflow-checks=true", "debug-assertions=true", "opt-level=0"] {
+                let optimised = if package == STARTER { "opt-level=3" } else { "opt-level=0" };
+                for setting in ["overflow-checks=true", "debug-assertions=true", optimised] {
                     let key = format!("profile.release.package.{package}.{setting}");
                     cargo.arg("--config").arg(key);
                 }
