@@ -11,6 +11,7 @@ mod manual;
 mod overrides;
 mod privileges;
 mod segments;
+mod serve;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ Examples:
   portolan check                                   what is wrong on this host, and how to fix it
   portolan status                                  what the agent sees, what it cannot see, what it dropped
   portolan status --url https://node7:10062 --ca-file ca.pem --user ann --password-file pw
+  portolan serve --from incident.json.gz           the page of a snapshot, at http://127.0.0.1:10063
   portolan config check --config portolan.toml     validate a configuration file
   portolan config show > portolan.toml             a file to start from
   portolan agent --show-privileges                 required capabilities, for how long, and why
@@ -82,6 +84,9 @@ enum Command {
     /// Watch what is wrong on one host or several, worst first, and why.
     #[cfg(feature = "top")]
     Top(Box<tui::TopArgs>),
+    /// Serve the page of an agent at another place, or of a snapshot.
+    #[command(long_about = serve::ABOUT, after_long_help = serve::EXAMPLES)]
+    Serve(Box<serve::ServeArgs>),
     /// Generate man pages.
     #[command(after_long_help = manual::PAGES_EXAMPLES)]
     Man(manual::PagesArgs),
@@ -106,6 +111,7 @@ pub fn run(start: impl FnOnce(&Config) -> anyhow::Result<()>) -> ExitCode {
         Command::Top(arguments) => tui::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments, start).map(done),
         Command::Config(command) => config::run(&command).map(done),
+        Command::Serve(arguments) => serve::run(&arguments).map(done),
         Command::Man(arguments) => manual::pages(&arguments).map(done),
         Command::Completions(arguments) => manual::completions(&arguments).map(done),
     };

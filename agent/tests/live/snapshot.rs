@@ -1,7 +1,9 @@
 //! `portolan snapshot`: what an agent saw, read from a file when it is gone.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -118,6 +120,8 @@ fn what_an_agent_saw_is_read_from_a_file_when_it_is_gone() {
     let (code, text, _) = portolan(&["diagnose", client, &refusing, "--from", name]);
     assert!(code == Some(1) && text.contains(&format!("{refusing} refuses connects")), "{text}");
 
+    the_page_of(&file, &said, (client, port));
+
     let unpacked = Command::new("gzip").args(["-dc", name]).output().expect("starting gzip");
     assert!(unpacked.status.success());
     let unpacked = String::from_utf8(unpacked.stdout).expect("text");
@@ -125,4 +129,41 @@ fn what_an_agent_saw_is_read_from_a_file_when_it_is_gone() {
     for secret in [HEADER, ARGUMENT, "uthorization"] {
         assert!(!unpacked.contains(secret), "{secret} is in the file");
     }
+}
+
+/// The page and the API of the file are served, to readers of this host only, and by HTTP as by commands.
+fn the_page_of(file: &Path, said: &Value, (client, port): (&str, u16)) {
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = Command::new(binary());
+    forget_our_variables(&mut command);
+    command.args(["serve", "--web.listen-address", &address, "--from"]).arg(file);
+    let mut serving = command.stderr(Stdio::piped()).spawn().expect("starting portolan");
+    let get = |path: &str, host: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(&address).ok()?;
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).ok()?;
+        Some(response)
+    };
+    let began = Instant::now();
+    let page = loop {
+        if let Some(page) = get("/", &address) {
+            break page;
+        }
+        assert!(began.elapsed() < patience(SOON), "nothing listens at {address}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.contains("page.js"), "{page}");
+    let edges = get("/api/v1/edges?window=1m&role=client", &address).expect("a response");
+    let (_, body) = edges.split_once("\r\n\r\n").expect("a body");
+    let edges: Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(edge(&edges, client, port)["request"], edge(said, client, port)["request"]);
+    let refused = get("/api/v1/edges?window=7s", &address).expect("a response");
+    assert!(refused.starts_with("HTTP/1.1 404 "), "{refused}");
+    let rebound = get("/api/v1/edges", "evil.example").expect("a response");
+    assert!(rebound.starts_with("HTTP/1.1 421 "), "{rebound}");
+    // SAFETY: a child of ours that was not waited for.
+    assert_eq!(unsafe { libc::kill(serving.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(serving.wait().expect("its end").code(), Some(0));
 }

@@ -17,6 +17,7 @@
 
 pub mod convert;
 pub mod local;
+pub mod relay;
 mod routes;
 mod serve;
 mod slots;

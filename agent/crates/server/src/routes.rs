@@ -202,15 +202,15 @@ async fn openapi(State(api): State<Api>) -> Json<OpenApi> {
     Json(api_types::document(&api.external_path))
 }
 
-async fn page() -> Response {
+pub(crate) async fn page() -> Response {
     asset("text/html; charset=utf-8", include_str!("page/page.html"))
 }
 
-async fn page_style() -> Response {
+pub(crate) async fn page_style() -> Response {
     asset("text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
-async fn page_script() -> Response {
+pub(crate) async fn page_script() -> Response {
     asset("text/javascript; charset=utf-8", include_str!("page/page.js"))
 }
 
@@ -218,11 +218,11 @@ fn asset(content_type: &'static str, text: &'static str) -> Response {
     ([(CONTENT_TYPE, content_type)], text).into_response()
 }
 
-async fn unknown_path(uri: Uri) -> Failure {
+pub(crate) async fn unknown_path(uri: Uri) -> Failure {
     Failure(StatusCode::NOT_FOUND, format!("there is nothing at {}; try /", uri.path()))
 }
 
-async fn wrong_method() -> Failure {
+pub(crate) async fn wrong_method() -> Failure {
     let said = "only GET and HEAD are answered here; changes are made on the host itself, through the agent's socket (portolan ports, portolan services)";
     Failure(StatusCode::METHOD_NOT_ALLOWED, said.to_owned())
 }

@@ -306,3 +306,11 @@ export async function ask<T>(path: string, query: Record<string, string | number
   }
   return response.json();
 }
+
+/** In place of what the agent refuses: a snapshot does not have everything. */
+export function ifRefused<T>(instead: T): (error: unknown) => T {
+  return (error) => {
+    if (error instanceof Refused) return instead;
+    throw error;
+  };
+}

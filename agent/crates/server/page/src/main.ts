@@ -12,7 +12,7 @@ import { problems, type Problem } from "./problems.ts";
 import { Store, type Answers } from "./store.ts";
 import { Table, type Kind } from "./table.ts";
 import * as tabs from "./tabs.ts";
-import { clock, counted, fullName, span } from "./text.ts";
+import { clock, counted, fullName, isPast, moment, span } from "./text.ts";
 import { read, TABS, WINDOWS, write, type Selection, type Tab, type View } from "./view.ts";
 
 /** Problems on the screen; the rest is counted. */
@@ -120,7 +120,7 @@ function controls(): void {
 }
 
 async function show(answers: Answers, signal: AbortSignal): Promise<void> {
-  by("live").dataset.state = "live";
+  by("live").dataset.state = isPast(answers.edges.timestamp) ? "past" : "live";
   until = Date.parse(answers.history.window.until) / 1000;
   series.clear();
   for (const one of answers.history.series) series.set(`${keyOf(one)} ${one.role}`, one);
@@ -193,7 +193,7 @@ function draw(): void {
   document.title = `${errors > 0 ? `✗${errors} ` : warnings > 0 ? `!${warnings} ` : ""}Portolan ${location.host}`;
   say(
     by("status"),
-    `${shown.length} of ${counted(rows.length, "edge")}, ${view.window === "start" ? "since the start, " : ""}${span(edges.window.seconds)}, ${clock(edges.timestamp)}`,
+    `${shown.length} of ${counted(rows.length, "edge")}, ${view.window === "start" ? "since the start, " : ""}${span(edges.window.seconds)}, ${moment(edges.timestamp)}`,
   );
   say(by("about"), visible(`${location.host}, version ${status.version}, kernel ${status.kernel}`));
 }

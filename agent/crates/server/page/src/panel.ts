@@ -1,7 +1,7 @@
 // The panel beside the map: everything that explains one edge. It asks the agent for what only it
 // shows (history, events, listeners) when it is opened and while it is open.
 
-import { ask, type AgentEvent, type Edge, type History, type Segments, type BalanceGroup } from "./api.ts";
+import { ask, ifRefused, type AgentEvent, type Edge, type History, type Segments, type BalanceGroup } from "./api.ts";
 import { chart } from "./chart.ts";
 import { by, element, say, visible, type Content } from "./dom.ts";
 import { causeText, keyOf, resets, SIGNS, sum, type Row } from "./edges.ts";
@@ -45,9 +45,9 @@ export async function details({ client, server, port }: Selection, now: string, 
   const ends = { client, server, port };
   const since = new Date(Date.parse(now) - RECENT_MS).toISOString();
   const [history, events, listeners] = await Promise.all([
-    ask<History>("history", { ...ends, window: "5m", limit: 2 }, signal),
-    ask<{ events: AgentEvent[] }>("events", { ...ends, since, limit: 5000 }, signal),
-    ask<{ listeners: Listener[] }>("listeners", {}, signal),
+    ask<History>("history", { ...ends, window: "5m", limit: 2 }, signal).catch(ifRefused(null)),
+    ask<{ events: AgentEvent[] }>("events", { ...ends, since, limit: 5000 }, signal).catch(ifRefused({ events: [] })),
+    ask<{ listeners: Listener[] }>("listeners", {}, signal).catch(ifRefused({ listeners: [] })),
   ]);
   return { history, events: events.events.slice(-EVENTS).reverse(), listeners: listeners.listeners };
 }

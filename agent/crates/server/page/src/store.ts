@@ -99,7 +99,8 @@ export class Store {
       all.push(answer.then((value) => void (answers[name] = value)));
     };
     // Requests at the same time share a collection of the agent.
-    take("edges", ask("edges", over, signal));
+    const edges = ask<Edges>("edges", over, signal);
+    take("edges", edges);
     take("map", ask("map", over, signal));
     take("services", ask<{ services: ServiceStatus[] }>("services", over, signal).then((it) => it.services));
     if (this.round % SELDOM === 0) {
@@ -113,12 +114,17 @@ export class Store {
     }
     if (tab === "ports") take("ports", ask<{ ports: Port[] }>("ports", {}, signal).then((it) => it.ports));
     if (tab === "events") {
-      const since = new Date(Date.now() - 3_600_000).toISOString();
-      take("events", ask<{ events: AgentEvent[] }>("events", { since, limit: 5000 }, signal).then((it) => it.events));
+      take("events", edges.then((it) => eventsBefore(it.timestamp, signal)));
     }
     await Promise.all(all);
     this.answers = { ...this.answers, ...answers };
   }
+}
+
+/** Events of the hour before a time of the agent: of a snapshot it is long ago. */
+async function eventsBefore(time: string, signal: AbortSignal): Promise<AgentEvent[]> {
+  const since = new Date(Date.parse(time) - 3_600_000).toISOString();
+  return (await ask<{ events: AgentEvent[] }>("events", { since, limit: 5000 }, signal)).events;
 }
 
 /** No segments are declared. */

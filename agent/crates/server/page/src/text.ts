@@ -64,6 +64,19 @@ export function clock(time: string): string {
   return new Date(time).toLocaleTimeString("en-GB");
 }
 
+/** Older numbers are not of now, whatever the clocks of two hosts differ by. */
+const PAST_MS = 60_000;
+
+/** Whether the agent said this so long ago that it is of the past: a snapshot, or a cache. */
+export function isPast(time: string): boolean {
+  return Date.now() - Date.parse(time) > PAST_MS;
+}
+
+/** When numbers are of: the time of day, with the day if they are of the past. */
+export function moment(time: string): string {
+  return isPast(time) ? `as of ${new Date(time).toLocaleDateString("en-GB", { dateStyle: "medium" })} ${clock(time)}` : clock(time);
+}
+
 /** A text without its middle if it is too long. */
 export function shortened(text: string, longest: number): string {
   const letters = [...text];
