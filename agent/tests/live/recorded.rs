@@ -119,6 +119,7 @@ fn what_prometheus_has_recorded_has_the_agents_figures() {
     {
         let (recorded, own) = (edge(&edges, client, port, role), edge(&said, client, port, role));
         assert!(!own.is_null(), "{said:#}");
+        assert!(!recorded.is_null(), "{edges:#}");
         for field in FIELDS {
             assert_eq!(recorded[*field], own[*field], "{role} of {port}: {field}\n{recorded:#}");
         }

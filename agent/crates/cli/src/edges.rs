@@ -30,6 +30,10 @@ Examples:
   portolan edges --role both                       both sides of connections within this host
   portolan edges --url http://node1:10062 --url http://node2:10062
                                                    both hosts: an edge between them is there once
+  portolan edges --prometheus http://prometheus:9090 --at -2h
+                                                   what agents recorded, two hours ago
+  portolan edges --prometheus http://prometheus:9090 --compare 24h
+                                                   what fails, is slower, gone or new since yesterday
   portolan edges --exit-code > /dev/null || echo something fails
   portolan edges -o json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
@@ -42,7 +46,10 @@ marks those that a table omits.
 
 Of several hosts (--url repeated) an edge is one row: the client's side counts if its host was asked,
 numbers are summed, P50, P99 and RTT are the highest of those hosts. Hosts that do not answer within
---deadline are named, and the exit code is 3.";
+--deadline are named, and the exit code is 3.
+
+With --prometheus numbers are differences of samples: the window begins with the last sample before
+it, and needs two. With --compare and --exit-code it is 1 if anything is failing or slower.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]

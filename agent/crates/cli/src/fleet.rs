@@ -154,35 +154,22 @@ impl Connections {
         Ok(Reply { answer, json, hosts, footer: String::new() })
     }
 
+    /// How long to wait for hosts that do not answer.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Asks all agents at once; an error if none answers before the deadline.
     pub(super) fn ask<T: Send + 'static>(
         &self,
         look: impl Fn(&Connection) -> anyhow::Result<T> + Send + Sync + 'static,
     ) -> anyhow::Result<Heard<T>> {
-        let began = Instant::now();
-        let (tell, heard) = channel();
         let look = Arc::new(look);
-        for (host, agent) in self.all.iter().cloned().enumerate() {
-            let (tell, look) = (tell.clone(), Arc::clone(&look));
-            // A thread whose host is too slow is left to end by itself.
-            std::thread::spawn(move || {
-                let said = look(&agent).map(|answer| (answer, version(&agent)));
-                // After the deadline nobody listens.
-                let _ = tell.send((host, said));
-            });
-        }
-        drop(tell);
-        let mut said: Vec<Option<Said<T>>> = Vec::new();
-        said.resize_with(self.all.len(), || None);
-        // Until all have answered, or the time is over.
-        while let Ok((host, answer)) =
-            heard.recv_timeout(self.deadline.saturating_sub(began.elapsed()))
-        {
-            if let Some(place) = said.get_mut(host) {
-                *place = Some(answer);
-            }
-        }
-        self.heard(said)
+        let works = self.all.iter().cloned().map(|agent| {
+            let look = Arc::clone(&look);
+            move || look(&agent).map(|answer| (answer, version(&agent)))
+        });
+        self.heard(at_once(works, self.deadline))
     }
 
     fn heard<T>(&self, said: Vec<Option<Said<T>>>) -> anyhow::Result<Heard<T>> {
@@ -251,6 +238,31 @@ impl FromArgMatches for Connections {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Does all of this at once, each in a thread of its own, and waits no longer than this: nothing of what
+/// takes longer, which is left to end by itself.
+pub fn at_once<T: Send + 'static>(
+    works: impl IntoIterator<Item = impl FnOnce() -> T + Send + 'static>,
+    deadline: Duration,
+) -> Vec<Option<T>> {
+    let began = Instant::now();
+    let (tell, told) = channel();
+    let mut done = Vec::new();
+    for (at, work) in works.into_iter().enumerate() {
+        let tell = tell.clone();
+        done.push(None);
+        // After the deadline nobody listens.
+        std::thread::spawn(move || tell.send((at, work())));
+    }
+    drop(tell);
+    // Until all have told, or the time is over.
+    while let Ok((at, result)) = told.recv_timeout(deadline.saturating_sub(began.elapsed())) {
+        if let Some(place) = done.get_mut(at) {
+            *place = Some(result);
+        }
+    }
+    done
 }
 
 /// Names for hosts: this host's own, or the host of the URL, with its port where that alone tells two

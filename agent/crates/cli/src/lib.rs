@@ -72,7 +72,7 @@ use std::io::{self, Write};
 use clap::{Subcommand, ValueEnum};
 
 pub use self::diagnose::between as diagnose;
-pub use self::fleet::{Connections, names};
+pub use self::fleet::{Connections, at_once, names};
 pub use self::outcome::Outcome;
 pub use self::policy::{SegmentEnd, SegmentFile, SegmentVerdicts};
 pub use self::target::Connection;

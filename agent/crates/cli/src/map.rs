@@ -17,6 +17,7 @@ Examples:
   portolan map --window start                       since the agent started
   portolan map api postgres                         only these services, their clients and dependencies
   portolan map --url http://node1:10062 --url http://node2:10062
+  portolan map --prometheus http://prometheus:9090 --at -30m
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
   portolan map --format dot | dot -Tsvg > map.svg
   portolan map --output json | jq '.edges[] | select(.failed > 0)'

@@ -144,7 +144,7 @@ impl Sources {
         };
         let now = clock();
         let at = at.map_or(Ok(now), |at| at.time(now))?;
-        let at = Timestamp::from_seconds((at.seconds() - before.as_secs_f64()).floor());
+        let at = Timestamp::from_seconds(at.seconds() - before.as_secs_f64());
         let recorded = self.recorded(url, at, seconds)?;
         let agents = recorded.agents().iter().cloned();
         let hosts: Vec<Host> =

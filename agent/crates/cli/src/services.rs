@@ -29,6 +29,8 @@ Examples:
   portolan services health postgres
   portolan services --url http://node1:10062 --url http://node2:10062
                                                both hosts: a service of both is one row
+  portolan services --prometheus http://prometheus:9090 --at '2026-11-30 14:05'
+  portolan services --prometheus http://prometheus:9090 --compare 1h
   portolan services watch
   portolan services discover --window 24h
   portolan services export --format file-sd --port 9100 > targets.json

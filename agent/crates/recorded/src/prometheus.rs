@@ -27,7 +27,7 @@ use self::queries::{
     ACTIVE, BACKLOG, BACKLOG_MAX, BUILD_INFO, CLOCK, CLOSE_WAIT, LISTENERS, RECEIVE_QUEUE,
     SEND_QUEUE, SERVICE_INFO,
 };
-use self::samples::{Series, instant, range};
+use self::samples::{Series, range};
 use self::scraped::Scraped;
 
 pub use self::queries::{agents_now, count_of_agents, queries};
@@ -107,7 +107,7 @@ impl Recorded {
     /// From the responses to [`queries`].
     pub fn read(bodies: &[String], at: Timestamp, window_seconds: u64) -> Result<Self, Error> {
         let body = |at: usize| bodies.get(at).map(String::as_str).unwrap_or_default();
-        let (counters, histograms, gauges) = (range(body(0))?, range(body(1))?, instant(body(2))?);
+        let (counters, histograms, gauges) = (range(body(0))?, range(body(1))?, range(body(2))?);
         let since = at.seconds() - window_seconds as f64;
         let versions: BTreeMap<Target, String> = gauges
             .iter()
@@ -141,7 +141,7 @@ impl Recorded {
             let Some(Some(scraped)) = clocks.get(&series.target) else { continue };
             recorded.count(series, *scraped);
         }
-        recorded.see(&gauges);
+        recorded.see(&gauges, &clocks);
         Ok(recorded)
     }
 
@@ -230,12 +230,15 @@ impl Recorded {
         }
     }
 
-    /// Takes what is so at the moment.
-    fn see(&mut self, gauges: &[Series]) {
+    /// Takes what is so at the moment: what the last scrape of each agent had.
+    fn see(&mut self, gauges: &[Series], clocks: &BTreeMap<Target, Option<Scraped>>) {
         let mut queues: BTreeMap<(Name, u16), [u32; 2]> = BTreeMap::new();
         let mut listening: BTreeSet<(Name, u16)> = BTreeSet::new();
         for series in gauges {
-            let value = series.samples.first().map_or(0.0, |(_, value)| *value);
+            let clock = clocks.get(&series.target).copied().flatten();
+            let Some(value) = clock.and_then(|clock| clock.value(&series.samples)) else {
+                continue;
+            };
             let count = counters::whole(value);
             if series.name == SERVICE_INFO {
                 let name = (

@@ -57,7 +57,7 @@ pub(crate) struct Watcher {
 /// What one thread remembers between two requests.
 #[derive(Debug)]
 pub(crate) struct Asker {
-    agent: Connection,
+    pub agent: Connection,
     trend: Trend,
 }
 

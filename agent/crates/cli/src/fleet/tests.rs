@@ -301,21 +301,21 @@ fn a_host_that_is_down_slow_or_older_is_named_and_the_others_are_shown() {
     let (down, slow) = (format!("http://{free}"), format!("http://{slow}"));
     let began = Instant::now();
     let (printed, done) =
-        two.run("edges --window start --exit-code -o json --deadline 1", &[&down, &slow]);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        two.run("edges --window start --exit-code -o json --deadline 3", &[&down, &slow]);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(done.expect("an answer"), Outcome::Incomplete);
     let answer: Value = serde_json::from_str(&printed.out).expect("JSON");
     assert_eq!(answer["edges"].as_array().map(Vec::len), Some(3));
     let hosts = answer["hosts"].as_array().expect("hosts");
     let errors: Vec<&str> = hosts.iter().filter_map(|host| host["error"].as_str()).collect();
     assert!(errors[0].starts_with("no agent answers at http://"), "{errors:?}");
-    assert!(errors[1].contains("does not answer within 1 s"), "{errors:?}");
+    assert!(errors[1].contains("does not answer within 3 s"), "{errors:?}");
     // The servers of tests say that they are 0.0.0.
     let older = |host: &&Value| host["is_older"] == true && host["version"] == "0.0.0";
     assert_eq!(hosts.iter().filter(older).count(), 2);
 
     for command in ["edges --window start", "services", "map", "ports", "check"] {
-        let (printed, done) = two.run(&format!("{command} --deadline 1"), &[&down]);
+        let (printed, done) = two.run(&format!("{command} --deadline 10"), &[&down]);
         assert_eq!(done.expect(command), Outcome::Incomplete, "{command}");
         assert!(printed.out.contains("no agent answers at http://"), "{command}: {}", printed.out);
         if command != "check" {

@@ -44,7 +44,8 @@ pub fn queries(at: Timestamp, window_seconds: u64) -> Vec<String> {
     [
         format!("{{__name__=~\"{counters}\"}}[{range}s]"),
         format!("{{__name__=~\"{histograms}\"}}[{range}s]"),
-        format!("{{__name__=~\"{}\"}}", names(GAUGES)),
+        // VictoriaMetrics answers a query for a moment with values of half a minute before.
+        format!("{{__name__=~\"{}\"}}[{BEFORE_SECONDS}s]", names(GAUGES)),
     ]
     .map(|query| path(&query, Some(at)))
     .to_vec()

@@ -39,4 +39,10 @@ impl Scraped {
         let last = samples.last().map_or(0.0, |(_, value)| *value);
         last - first.map_or(0.0, |(_, value)| *value)
     }
+
+    /// The value of a gauge at the last scrape; nothing if it was not there any more.
+    pub fn value(self, samples: &[(f64, f64)]) -> Option<f64> {
+        let (_, value) = samples.last().filter(|(time, _)| *time >= self.last)?;
+        Some(*value)
+    }
 }

@@ -51,15 +51,12 @@ fn responses(instance: &str, first: f64) -> [Vec<String>; 3] {
                 "{{\"metric\":{metric},\"values\":[[{first},\"1\"],[{AT},\"{value}\"]]}}"
             ));
         } else if counters::COUNTERS.contains(&name) || name == ACTIVE {
-            counters.push(samples);
+            counters.push(samples.clone());
         } else if name.ends_with("_seconds_bucket") || name.ends_with("_seconds_sum") {
-            histograms.push(samples);
-        } else if GAUGES.contains(&name) {
-            gauges.push(format!("{{\"metric\":{metric},\"value\":[{AT},\"{value}\"]}}"));
+            histograms.push(samples.clone());
         }
-        // The gauge of open connections is among both.
-        if name == ACTIVE {
-            gauges.push(format!("{{\"metric\":{metric},\"value\":[{AT},\"{value}\"]}}"));
+        if GAUGES.contains(&name) {
+            gauges.push(samples);
         }
     }
     [counters, histograms, gauges]
@@ -73,7 +70,7 @@ fn bodies(series: &[Vec<String>; 3]) -> Vec<String> {
         )
     };
     let [counters, histograms, gauges] = series;
-    vec![body("matrix", counters), body("matrix", histograms), body("vector", gauges)]
+    vec![body("matrix", counters), body("matrix", histograms), body("matrix", gauges)]
 }
 
 fn recorded() -> Recorded {
@@ -191,6 +188,9 @@ fn growth_is_of_the_window_from_zero_where_a_series_begins_and_anew_where_it_fal
     let change = |samples: &[(f64, f64)]| scraped.change(samples);
     assert!((change(&[(100.0, 5.0), (130.0, 2.0)]) + 3.0).abs() < 1e-9);
     assert!((change(&[(130.0, 2.0)]) - 2.0).abs() < 1e-9);
+    // Gone at the last scrape.
+    assert_eq!(scraped.value(&[(130.0, 2.0), (160.0, 3.0)]), Some(3.0));
+    assert_eq!(scraped.value(&[(130.0, 2.0)]), None);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn what_is_missing_is_said_with_what_to_do() {
         text.clone_into(&mut strange[0]);
         assert!(matches!(read(&strange), Error::NotPrometheus(_)), "{text}");
     }
-    strange[0] = none[2].clone();
+    strange[0] = none[0].replace("matrix", "vector");
     assert!(read(&strange).to_string().contains("in place of a matrix"), "{}", read(&strange));
     assert!(matches!(read(&[]), Error::NotPrometheus(_)));
 }
