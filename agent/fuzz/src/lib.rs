@@ -11,7 +11,7 @@ use agent_common::address;
 use agent_common::histogram::Histogram;
 use agent_common::owner::PATH_BYTES;
 use agent_common::wire::Wire as _;
-use api_types::{AllocatePorts, Register, Release, Renew, Reserve, Unregister};
+use api_types::{AllocatePorts, Register, Release, Renew, Reserve, Timestamp, Unregister};
 use discovery::rules::{Network, Rule};
 use discovery::{docker_proxy, process};
 use linux::mounts::Mount;
@@ -25,6 +25,8 @@ use portolan::config::settings::SETTINGS;
 use portolan::config::{self, Config};
 use portolan::occupant;
 use portolan::state::file;
+use recorded::prometheus::Recorded;
+use serde::de::IgnoredAny;
 use server::web;
 
 /// A parser and its laws.
@@ -50,6 +52,8 @@ pub const BODIES: &[(&str, Body)] = &[
     ("host", host),
     ("request", request),
     ("timestamp", timestamp),
+    ("snapshot", snapshot),
+    ("prometheus", prometheus),
 ];
 
 /// Records from the ring.
@@ -286,6 +290,33 @@ fn timestamp(bytes: &[u8]) {
         ),
         Err(problem) => assert!(!problem.is_empty(), "a refusal has words"),
     }
+}
+
+/// A snapshot file, compressed or plain: what it answers is JSON, whatever was left out of it.
+fn snapshot(bytes: &[u8]) {
+    let Some(answers) = cli::foreign::snapshot(bytes) else { return };
+    for answer in answers.into_iter().flatten() {
+        assert!(serde_json::from_str::<IgnoredAny>(&answer).is_ok(), "{answer}");
+    }
+}
+
+/// Responses of Prometheus, one on each line.
+fn prometheus(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let bodies: Vec<String> = text.splitn(3, '\n').map(str::to_owned).collect();
+    let at = Timestamp::from_seconds(1_700_000_100.0);
+    let Ok(recorded) = Recorded::read(&bodies, at, 60) else { return };
+    let edges = recorded.edges();
+    assert!(edges.window.since <= edges.window.until, "{:?}", edges.window);
+    let map = recorded.map(&["web".to_owned()]);
+    let ends = |edge: &api_types::MapEdge| (edge.client.clone(), edge.server.clone(), edge.port);
+    for edge in &map.edges {
+        let has = |one: &api_types::Edge| {
+            (one.client.clone(), one.server.clone(), one.port) == ends(edge)
+        };
+        assert!(edges.edges.iter().any(has), "{edge:?}");
+    }
+    let _ = (recorded.services(), recorded.map(&[]));
 }
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ mod policy;
 mod privileges;
 mod prometheus;
 mod queues;
+mod recorded;
 mod recovery;
 mod refuse;
 mod require_tls;

@@ -22,19 +22,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prometheus with one target, scraped every second.
-struct Prometheus {
-    address: SocketAddr,
+pub struct Prometheus {
+    /// Where its API is.
+    pub address: SocketAddr,
     child: Child,
     _directory: TempDir,
 }
 
 impl Prometheus {
-    fn start(target: SocketAddr) -> Self {
+    /// Scrapes an agent.
+    pub fn start(target: SocketAddr) -> Self {
         Self::with(&format!("- job_name: portolan\n  static_configs:\n  - targets: ['{target}']\n"))
     }
 
     /// With these `scrape_configs`.
-    fn with(scrape_configs: &str) -> Self {
+    pub fn with(scrape_configs: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = directory.path().join("prometheus.yml");
         let configuration =
@@ -73,7 +75,7 @@ impl Prometheus {
     }
 
     /// The values of an instant query, one for every series.
-    fn query(&self, query: &str) -> Vec<f64> {
+    pub fn query(&self, query: &str) -> Vec<f64> {
         let value = |series: &Value| series["value"][1].as_str().and_then(|text| text.parse().ok());
         self.series(query).iter().map(|series| value(series).expect("a number")).collect()
     }
@@ -94,7 +96,7 @@ impl Prometheus {
     }
 
     /// Queries until there is a result and every value is above 0.
-    fn positive(&self, query: &str) -> Vec<f64> {
+    pub fn positive(&self, query: &str) -> Vec<f64> {
         let began = Instant::now();
         loop {
             let values = self.query(query);

@@ -10,6 +10,7 @@
 mod codes;
 mod discovery;
 mod edges;
+mod event_filter;
 mod events;
 mod finding;
 mod flows;
@@ -32,6 +33,7 @@ pub use self::discovery::{
     TargetGroups,
 };
 pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
+pub use self::event_filter::{EventFacts, EventFilter, is_called};
 pub use self::events::{Change, Event, EventKind, Events};
 pub use self::finding::{DOCS_URL, Evidence, Finding, Severity, set_docs_url};
 pub use self::flows::{Flow, Flows, ServiceLabels};

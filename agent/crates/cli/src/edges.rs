@@ -1,16 +1,26 @@
 //! `portolan edges`: clients, servers and their traffic as a table.
 
+mod numbers;
+
 use std::cmp::Reverse;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::compare::{self, Compare};
+use super::fleet::{self, Reply};
 use super::outcome::Report;
+use super::past::Sources;
 use super::table::{self, Column};
-use super::target::Target;
 use super::window::{self, Over};
-use super::{Outcome, Output, human, print};
-use api_types::{Cause, Edge, Edges, Latency, Role, Source, WindowChoice};
+use super::{Outcome, Output, Usage, human, print};
+use api_types::{Edge, Edges, Latency, Role, WindowChoice};
+
+pub use self::numbers::{
+    aborts, client, connected, error_ratio, error_responses, failed, is_busy, is_error,
+    is_without_client, resets, responses, urgency, why,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +28,12 @@ Examples:
   portolan edges --window 10s --sort p99
   portolan edges --by address                      which address of a service refuses, which answers
   portolan edges --role both                       both sides of connections within this host
+  portolan edges --url http://node1:10062 --url http://node2:10062
+                                                   both hosts: an edge between them is there once
+  portolan edges --prometheus http://prometheus:9090 --at -2h
+                                                   what agents recorded, two hours ago
+  portolan edges --prometheus http://prometheus:9090 --compare 24h
+                                                   what fails, is slower, gone or new since yesterday
   portolan edges --exit-code > /dev/null || echo something fails
   portolan edges -o json | jq -r '.edges[] | [.client, .server, .request.p99_seconds] | @tsv'
 
@@ -26,13 +42,20 @@ shows the other. WHY names what failed in the window, or is stuck now,
 and marks what a user can have made up in a network namespace of their own. ERR% is the share of
 failed connects, unanswered requests and error responses (HTTP 5xx, errors of databases). P50 and P99 are request
 latencies, RTT is the median round-trip time. With --output json every edge is there; `other_side`
-marks those that a table omits.";
+marks those that a table omits.
+
+Of several hosts (--url repeated) an edge is one row: the client's side counts if its host was asked,
+numbers are summed, P50, P99 and RTT are the highest of those hosts. Hosts that do not answer within
+--deadline are named, and the exit code is 3.
+
+With --prometheus numbers are differences of samples: the window begins with the last sample before
+it, and needs two. With --compare and --exit-code it is 1 if anything is failing or slower.";
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct EdgesArgs {
     #[command(flatten)]
-    target: Target,
+    sources: Sources,
     #[command(flatten)]
     over: Over,
     /// Sides to show: of an edge with both sides on this host, once shows the client's.
@@ -48,6 +71,8 @@ pub struct EdgesArgs {
     /// connection.
     #[arg(long)]
     all: bool,
+    #[command(flatten)]
+    compare: Compare,
     #[command(flatten)]
     report: Report,
 }
@@ -158,7 +183,8 @@ struct Shown {
 }
 
 pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<Outcome> {
-    let EdgesArgs { target, over: Over { window }, role, by, sort, all, report } = arguments;
+    let EdgesArgs { sources, over: Over { window }, role, by, sort, all, compare, report } =
+        arguments;
     let by_address = by.is_some();
     if by_address && *window == WindowChoice::Start {
         return Err(client::Error::Incomplete(
@@ -167,21 +193,58 @@ pub(super) fn run(arguments: &EdgesArgs) -> anyhow::Result<Outcome> {
         .into());
     }
     let mut path = format!("/api/v1/edges{}", window::query(*window, &[]));
-    path.push_str(match role {
-        RoleChoice::Client => "&role=client",
-        RoleChoice::Server => "&role=server",
-        RoleChoice::Both | RoleChoice::Once => "",
-    });
+    if let Some(role) = role.only() {
+        path.push_str("&role=");
+        path.push_str(role.as_str());
+    }
     path.push_str(if by_address { "&by=address" } else { "" });
-    let body = target.text(&path)?;
-    let answer: Edges = client::read(&body)?;
+    if let Some(before) = compare.compare {
+        let now = sources.read_past::<Edges>(*window, &[], Duration::ZERO)?;
+        let earlier = sources.read_past::<Edges>(*window, &[], before)?.answer;
+        let (now, said) = now.split();
+        let found = compare::show(
+            "edge",
+            (&now.edges, now.window, now.timestamp),
+            (&earlier.edges, earlier.window),
+            &said,
+            sources.output,
+        )?;
+        return Ok(fleet::outcome(&said.hosts, report.of(found == Outcome::Found)));
+    }
+    if by_address && sources.is_past() {
+        let why = "--by address: addresses are in no metric; leave out --prometheus, or --by";
+        return Err(Usage(why.to_owned()).into());
+    }
+    let Reply { mut answer, mut json, hosts, footer } =
+        sources.read::<Edges>(&path, *window, &[])?;
+    // Agents leave out the other side by themselves.
+    if let (Some(wanted), true) = (role.only(), sources.is_past()) {
+        answer.edges.retain(|edge| edge.role == wanted);
+        json = fleet::json(&answer, &hosts)?;
+    }
     let found = answer.edges.iter().any(|edge| !edge.why.is_empty());
     let shown = Shown { window: *window, role: *role, by_address, sort: *sort, all: *all };
-    match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end()))?,
-        Output::Text => print(&shown.text(answer, table::room()))?,
+    match sources.output {
+        Output::Json => print(&format!("{}\n", json.trim_end()))?,
+        Output::Text => {
+            let text = shown.text(answer, table::room());
+            print(&format!("{text}{}{footer}", fleet::remarks(&hosts)))?;
+        }
     }
-    Ok(report.of(found))
+    Ok(fleet::outcome(&hosts, report.of(found)))
+}
+
+// === impl RoleChoice ===
+
+impl RoleChoice {
+    /// The one side to show.
+    const fn only(self) -> Option<Role> {
+        match self {
+            Self::Client => Some(Role::Client),
+            Self::Server => Some(Role::Server),
+            Self::Both | Self::Once => None,
+        }
+    }
 }
 
 // === impl Shown ===
@@ -230,26 +293,6 @@ impl Shown {
     }
 }
 
-/// Whether anything happened in the window, or a connection is open.
-pub fn is_busy(edge: &Edge) -> bool {
-    let numbers = [edge.active, edge.opened, edge.closed, edge.request.count, edge.unanswered];
-    numbers.iter().chain(edge.connects.values()).any(|n| *n > 0) || resets(edge) + aborts(edge) > 0
-}
-
-/// Whether a row has no connection of a client.
-pub fn is_without_client(edge: &Edge) -> bool {
-    edge.role == Role::Listener || (edge.client == "any" && edge.client_source == Source::Unknown)
-}
-
-/// The client as a table names it.
-pub fn client(edge: &Edge) -> String {
-    match (is_without_client(edge), edge.port) {
-        (true, 0) => "(resets without a connection)".to_owned(),
-        (true, _) => "(listener)".to_owned(),
-        (false, _) => human::full_name(&edge.client_namespace, &edge.client),
-    }
-}
-
 fn row(edge: &Edge) -> Vec<String> {
     vec![
         client(edge),
@@ -277,76 +320,6 @@ fn row(edge: &Edge) -> Vec<String> {
 /// A share as a column headed `%` has it.
 fn share(share: f64) -> String {
     human::percent(share).trim_end_matches('%').to_owned()
-}
-
-/// What is not well, most important first, behind a mark if a user can have made it up; `-` if nothing
-/// is.
-pub fn why(edge: &Edge) -> String {
-    if edge.why.is_empty() && edge.unverified_user.is_none() {
-        return "-".to_owned();
-    }
-    let cause = |Cause { cause, text, count }: &Cause| match &**cause {
-        "receive_queue" | "send_queue" => format!("{} {text}", human::bytes(*count)),
-        _ => format!("{} {text}", human::count(*count)),
-    };
-    let mark = edge.unverified_user.map(|user| format!("unverified (user {user})"));
-    mark.into_iter().chain(edge.why.iter().map(cause)).collect::<Vec<_>>().join(", ")
-}
-
-/// 2: something failed or is stuck; 1: nothing but what programs do on purpose, as proxies that close
-/// idle connections with a reset and servers that stop; 0: all is well.
-pub fn urgency(edge: &Edge) -> u64 {
-    let is_meant =
-        |Cause { cause, .. }: &Cause| &**cause == "reset_linger" || cause.ends_with("_stopping");
-    u64::from(!edge.why.is_empty()) + u64::from(!edge.why.iter().all(is_meant))
-}
-
-/// Connects that succeeded.
-pub fn connected(edge: &Edge) -> u64 {
-    edge.connects.get("ok").copied().unwrap_or_default()
-}
-
-/// Connects that failed.
-pub fn failed(edge: &Edge) -> u64 {
-    edge.connects.values().sum::<u64>() - connected(edge)
-}
-
-/// Responses whose status is known.
-pub fn responses(edge: &Edge) -> u64 {
-    edge.responses.values().flat_map(|statuses| statuses.values()).sum()
-}
-
-/// Responses that are errors of the server.
-pub fn error_responses(edge: &Edge) -> u64 {
-    let statuses = edge.responses.values().flatten();
-    statuses.filter(|(status, _)| is_error(status)).map(|(_, count)| count).sum()
-}
-
-/// Whether a response of this status is an error of the server: not what its caller did wrong.
-pub fn is_error(status: &str) -> bool {
-    matches!(status, "5xx" | "error")
-}
-
-/// Connects that failed, requests without a response and those that were answered with an error, as a
-/// share of all connects and requests; `None` without any.
-pub fn error_ratio(edge: &Edge) -> Option<f64> {
-    let unmade = failed(edge).saturating_add(edge.unanswered);
-    let all = unmade.saturating_add(connected(edge)).saturating_add(edge.request.count);
-    let bad = unmade.saturating_add(error_responses(edge));
-    (all > 0).then(|| (bad as f64 / all as f64).min(1.0))
-}
-
-/// Connections that a kernel gave up.
-pub fn aborts(edge: &Edge) -> u64 {
-    edge.aborts.values().sum()
-}
-
-/// Resets, without those that answered a connect: these are failed connects.
-pub fn resets(edge: &Edge) -> u64 {
-    let received = edge.resets_received.iter().filter(|(cause, _)| *cause != "no_listener");
-    let both = received.chain(&edge.resets_sent);
-    // Health checks cut connections that nobody used.
-    both.filter(|(cause, _)| *cause != "unused").map(|(_, count)| count).sum()
 }
 
 // === impl Sort ===
@@ -382,6 +355,7 @@ impl Sort {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api_types::Cause;
     use model::fixture::snapshot;
     use server::convert::{self, EdgeQuery};
 

@@ -9,11 +9,20 @@ use super::target::Connection;
 /// An error if the agent knows no service of one of these names; `seen` are those that its answer
 /// has, as `NAME` or `NAMESPACE/NAME`.
 pub(super) fn check(target: &Connection, wanted: &[String], seen: &[String]) -> anyhow::Result<()> {
+    among(|| Ok(client::read(&target.text("/api/v1/services")?)?), wanted, seen)
+}
+
+/// The same, where `all` asks for the services that there are.
+pub(super) fn among(
+    all: impl FnOnce() -> anyhow::Result<Services>,
+    wanted: &[String],
+    seen: &[String],
+) -> anyhow::Result<()> {
     let unseen: Vec<&String> = wanted.iter().filter(|wanted| !is_among(wanted, seen)).collect();
     if unseen.is_empty() {
         return Ok(());
     }
-    let Services { services, .. } = client::read(&target.text("/api/v1/services")?)?;
+    let Services { services, .. } = all()?;
     let full = |one: &ServiceStatus| human::full_name(&one.service_namespace, &one.service);
     let known: Vec<String> = services.iter().map(full).chain(seen.iter().cloned()).collect();
     match unseen.into_iter().find(|wanted| !is_among(wanted, &known)) {

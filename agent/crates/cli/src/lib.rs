@@ -9,15 +9,18 @@
 mod balance;
 mod bounded;
 mod check;
+mod compare;
 mod diagnose;
 mod edges;
 mod events;
 mod explain;
+mod fleet;
 mod human;
 mod known;
 mod map;
 mod operations;
 mod outcome;
+mod past;
 mod policy;
 mod ports;
 mod quote;
@@ -53,6 +56,11 @@ pub mod words {
     pub use crate::window::{covered, parse as window};
 }
 
+/// Readers of files that anybody can have written, for tests with arbitrary bytes.
+pub mod foreign {
+    pub use crate::snapshot::answers as snapshot;
+}
+
 /// How tables fit into a terminal, and whether it has colours.
 pub mod fit {
     pub use crate::table::{Column, GAP, fitted, has_colours, room, shortened};
@@ -64,9 +72,10 @@ use std::io::{self, Write};
 use clap::{Subcommand, ValueEnum};
 
 pub use self::diagnose::between as diagnose;
+pub use self::fleet::{Connections, at_once, names};
 pub use self::outcome::Outcome;
 pub use self::policy::{SegmentEnd, SegmentFile, SegmentVerdicts};
-pub use self::target::{Connection, Connections};
+pub use self::target::Connection;
 pub use client::Class;
 
 /// A command for a running agent.
@@ -129,7 +138,7 @@ impl Command {
             Self::Events(arguments) => events::run(arguments),
             Self::Ports(arguments) => ports::run(arguments),
             Self::Services(arguments) => services::run(arguments),
-            Self::Map(arguments) => map::run(arguments).map(|()| Outcome::Done),
+            Self::Map(arguments) => map::run(arguments),
             Self::Balance(arguments) => balance::run(arguments),
             Self::Timeouts(arguments) => timeouts::run(arguments),
             Self::Operations(arguments) => operations::run(arguments),

@@ -5,16 +5,19 @@ use std::fmt::Write as _;
 
 use clap::{Args, ValueEnum};
 
-use super::target::Target;
+use super::fleet::{self, Reply};
+use super::past::Sources;
 use super::window::{self, Over};
-use super::{Output, human, known, print};
-use api_types::{Map, MapEdge, WindowChoice};
+use super::{Outcome, Output, human, known, print};
+use api_types::{Edges, Map, MapEdge, Services, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
   portolan map                                      all applications, as a tree that starts at the clients
   portolan map --window start                       since the agent started
   portolan map api postgres                         only these services, their clients and dependencies
+  portolan map --url http://node1:10062 --url http://node2:10062
+  portolan map --prometheus http://prometheus:9090 --at -30m
   portolan map --format mermaid > map.mmd           for Markdown: GitHub, GitLab and others draw it
   portolan map --format dot | dot -Tsvg > map.svg
   portolan map --output json | jq '.edges[] | select(.failed > 0)'
@@ -28,7 +31,7 @@ Rates are averages over the window, the last minute by default; `failed` counts 
 #[command(after_long_help = EXAMPLES)]
 pub struct MapArgs {
     #[command(flatten)]
-    target: Target,
+    sources: Sources,
     /// Services to draw with their clients and dependencies [default: all applications].
     services: Vec<String>,
     /// Drawing format.
@@ -51,20 +54,36 @@ enum Format {
     Json,
 }
 
-pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<()> {
-    let MapArgs { target, services, format, over: Over { window } } = arguments;
-    let body = target.text(&format!("/api/v1/map{}", window::query(*window, services)))?;
-    let map: Map = client::read(&body)?;
+pub(super) fn run(arguments: &MapArgs) -> anyhow::Result<Outcome> {
+    let MapArgs { sources, services, format, over: Over { window } } = arguments;
+    let Reply { answer: map, json, hosts, footer } = ask(sources, services, *window)?;
     let drawn = map.nodes.iter().map(|node| human::full_name(&node.namespace, &node.name));
-    known::check(&target.connection, services, &drawn.collect::<Vec<_>>())?;
-    if target.output == Output::Json || *format == Format::Json {
-        return print(&format!("{}\n", body.trim_end()));
+    let all = || Ok(sources.read::<Services>("/api/v1/services", *window, &[])?.answer);
+    known::among(all, services, &drawn.collect::<Vec<_>>())?;
+    let outcome = fleet::outcome(&hosts, Outcome::Done);
+    if sources.output == Output::Json || *format == Format::Json {
+        return print(&format!("{}\n", json.trim_end())).map(|()| outcome);
     }
-    print(&match format {
+    let drawn = match format {
         Format::Mermaid => mermaid(&map),
         Format::Dot => dot(&map),
-        Format::Tree | Format::Json => tree(&map, *window),
-    })
+        Format::Tree | Format::Json => tree(&map, *window) + &fleet::remarks(&hosts) + &footer,
+    };
+    print(&drawn).map(|()| outcome)
+}
+
+/// The map of all applications, or of what leads to services and away.
+fn ask(sources: &Sources, services: &[String], window: WindowChoice) -> anyhow::Result<Reply<Map>> {
+    if services.is_empty() || sources.agents.only().is_some() {
+        let path = format!("/api/v1/map{}", window::query(window, services));
+        return sources.read(&path, window, services);
+    }
+    // What leads to a service goes on at other hosts, where it has other names.
+    let path = format!("/api/v1/edges{}", window::query(window, &[]));
+    let Reply { answer, hosts, footer, .. } = sources.read::<Edges>(&path, window, &[])?;
+    let answer = recorded::around(&answer, services);
+    let json = fleet::json(&answer, &hosts)?;
+    Ok(Reply { answer, json, hosts, footer })
 }
 
 /// A node: namespace and name.

@@ -9,9 +9,11 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::compare::{self, Compare};
+use super::fleet::{self, Reply};
 use super::outcome::Report;
+use super::past::Sources;
 use super::table::{self, Column};
-use super::target::Target;
 use super::window::{self, Over};
 use super::{Outcome, Output, human, known, print, watch};
 use api_types::{
@@ -25,6 +27,10 @@ const EXAMPLES: &str = "\
 Examples:
   portolan services
   portolan services health postgres
+  portolan services --url http://node1:10062 --url http://node2:10062
+                                               both hosts: a service of both is one row
+  portolan services --prometheus http://prometheus:9090 --at '2026-11-30 14:05'
+  portolan services --prometheus http://prometheus:9090 --compare 1h
   portolan services watch
   portolan services discover --window 24h
   portolan services export --format file-sd --port 9100 > targets.json
@@ -55,9 +61,11 @@ struct ListArgs {
     #[command(flatten)]
     over: Over,
     #[command(flatten)]
+    compare: Compare,
+    #[command(flatten)]
     report: Report,
     #[command(flatten)]
-    target: Target,
+    sources: Sources,
 }
 
 #[derive(Debug, Subcommand)]
@@ -89,7 +97,7 @@ struct HealthArgs {
     #[command(flatten)]
     report: Report,
     #[command(flatten)]
-    target: Target,
+    sources: Sources,
 }
 
 #[derive(Debug, Args)]
@@ -100,7 +108,7 @@ struct WatchArgs {
     #[command(flatten)]
     over: Over,
     #[command(flatten)]
-    target: Target,
+    sources: Sources,
 }
 
 const COLUMNS: &[Column] = &[
@@ -124,9 +132,9 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
         None => list(&arguments.list),
         Some(ServicesCommand::List(arguments)) => list(arguments),
         Some(ServicesCommand::Health(arguments)) => health(arguments),
-        Some(ServicesCommand::Watch(WatchArgs { every, over, target })) => {
-            target.connection.live("services watch")?;
-            let look = || Ok(shown(target, *over)?.0);
+        Some(ServicesCommand::Watch(WatchArgs { every, over, sources })) => {
+            sources.agents.live("services watch")?;
+            let look = || Ok(shown(sources, *over)?.0);
             watch::every(Duration::from_secs(*every), look).map(|()| Outcome::Done)
         }
         Some(ServicesCommand::Discover(arguments)) => {
@@ -146,21 +154,40 @@ pub(super) fn run(arguments: &ServicesArgs) -> anyhow::Result<Outcome> {
 }
 
 fn list(arguments: &ListArgs) -> anyhow::Result<Outcome> {
-    let ListArgs { over, report, target } = arguments;
-    let (text, is_unwell) = shown(target, *over)?;
+    let ListArgs { over, compare, report, sources } = arguments;
+    if let Some(before) = compare.compare {
+        let now = sources.read_past::<Services>(over.window, &[], Duration::ZERO)?;
+        let earlier = sources.read_past::<Services>(over.window, &[], before)?.answer;
+        let (now, said) = now.split();
+        let found = compare::show(
+            "service",
+            (&now.services, now.window, now.timestamp),
+            (&earlier.services, earlier.window),
+            &said,
+            sources.output,
+        )?;
+        return Ok(fleet::outcome(&said.hosts, report.of(found == Outcome::Found)));
+    }
+    let (text, is_unwell, hosts) = shown(sources, *over)?;
     print(&text)?;
-    Ok(report.of(is_unwell))
+    Ok(fleet::outcome(&hosts, report.of(is_unwell)))
 }
 
-/// The list, and whether a service in it is failing or degraded.
-fn shown(target: &Target, Over { window }: Over) -> anyhow::Result<(String, bool)> {
-    let body = target.text(&format!("/api/v1/services{}", window::query(window, &[])))?;
-    let answer: Services = client::read(&body)?;
-    let shown = match target.output {
-        Output::Json => format!("{}\n", body.trim_end()),
-        Output::Text => text(&answer, window, table::room()),
+/// The list, whether a service in it is failing or degraded, and who was asked if those are several.
+fn shown(
+    sources: &Sources,
+    Over { window }: Over,
+) -> anyhow::Result<(String, bool, Vec<fleet::Host>)> {
+    let path = format!("/api/v1/services{}", window::query(window, &[]));
+    let Reply { answer, json, hosts, footer } = sources.read::<Services>(&path, window, &[])?;
+    let shown = match sources.output {
+        Output::Json => format!("{}\n", json.trim_end()),
+        Output::Text => {
+            let text = text(&answer, window, table::room());
+            format!("{text}{}{footer}", fleet::remarks(&hosts))
+        }
     };
-    Ok((shown, answer.services.iter().any(is_unwell)))
+    Ok((shown, answer.services.iter().any(is_unwell), hosts))
 }
 
 fn is_unwell(one: &ServiceStatus) -> bool {
@@ -168,10 +195,11 @@ fn is_unwell(one: &ServiceStatus) -> bool {
 }
 
 fn health(arguments: &HealthArgs) -> anyhow::Result<Outcome> {
-    let HealthArgs { service, over: Over { window: choice }, report, target } = arguments;
+    let HealthArgs { service, over: Over { window: choice }, report, sources } = arguments;
     let service = service.as_ref();
-    let body = target.text(&format!("/api/v1/services{}", window::query(*choice, &[])))?;
-    let Services { timestamp, window, mut services } = client::read(&body)?;
+    let path = format!("/api/v1/services{}", window::query(*choice, &[]));
+    let Reply { answer, hosts, footer, .. } = sources.read::<Services>(&path, *choice, &[])?;
+    let Services { timestamp, window, mut services } = answer;
     let wanted = |one: &ServiceStatus| match service {
         Some(FullName { namespace, name }) => {
             **name == *one.service
@@ -186,10 +214,10 @@ fn health(arguments: &HealthArgs) -> anyhow::Result<Outcome> {
         anyhow::bail!("{}", known::message(&service.to_string(), &names));
     }
     let found = services.iter().any(is_unwell);
-    match target.output {
+    match sources.output {
         Output::Json => {
             let answer = Services { timestamp, window, services };
-            print(&format!("{}\n", serde_json::to_string(&answer)?))?;
+            print(&format!("{}\n", fleet::json(&answer, &hosts)?))?;
         }
         Output::Text if services.is_empty() => print(&format!(
             "No service is failing or degraded ({}).\n",
@@ -199,7 +227,10 @@ fn health(arguments: &HealthArgs) -> anyhow::Result<Outcome> {
             print(&services.iter().map(|one| summary(one, &window)).collect::<String>())?;
         }
     }
-    Ok(report.of(found))
+    if sources.output == Output::Text {
+        print(&(fleet::remarks(&hosts) + &footer))?;
+    }
+    Ok(fleet::outcome(&hosts, report.of(found)))
 }
 
 fn text(answer: &Services, choice: WindowChoice, room: Option<usize>) -> String {

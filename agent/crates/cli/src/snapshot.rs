@@ -49,7 +49,7 @@ are, so the file has mode 0600.
 
 With --from, `--since` counts back from when the snapshot was taken. What needs the host, a probe or a
 running agent is skipped or refused: network namespaces and DNS servers in `check`, probes in
-`diagnose`, --follow, --watch and changes; and the map of single services.";
+`diagnose`, --follow, --watch and changes.";
 
 /// Arguments of `portolan snapshot`.
 #[derive(Debug, Args)]
@@ -105,6 +105,24 @@ pub(super) fn run(arguments: &SnapshotArgs) -> anyhow::Result<()> {
         snapshot.host,
         Timestamp::from_seconds(snapshot.taken_at.seconds().floor())
     ))
+}
+
+/// What a file, if it is a snapshot, answers to each request that it has a response to, and to some
+/// that choose of it.
+pub fn answers(bytes: &[u8]) -> Option<Vec<Result<String, Error>>> {
+    /// What a file of a test may decompress to.
+    const MOST_BYTES: u64 = 1 << 20;
+    const CHOOSING: [&str; 6] = [
+        "/api/v1/edges?window=60&role=client&service=web",
+        "/api/v1/events?kind=connect&service=shop/web&limit=1",
+        "/api/v1/map?window=60&service=web",
+        "/api/v1/timeouts?window=60&service=web",
+        "/api/v1/ports?port=80",
+        "/api/v1/endpoints?window=1h&service=web",
+    ];
+    let snapshot = Snapshot::read(bytes, MOST_BYTES).ok()?;
+    let stored = snapshot.responses.keys().map(String::as_str);
+    Some(stored.chain(CHOOSING).map(|request| snapshot.text(request)).collect())
 }
 
 /// What an agent without segments refuses.

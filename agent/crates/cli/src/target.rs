@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use api_types::Timestamp;
-use clap::{ArgAction, ArgMatches, Args, FromArgMatches};
+use clap::Args;
 use client::{Client, Credentials, DEFAULT_SOCKET, DEFAULT_URL, Error};
 use http::Method;
 use serde::Serialize;
@@ -21,7 +21,7 @@ use super::snapshot::Snapshot;
 use super::{Output, Usage, note};
 
 /// Heading of the flags in help texts.
-const HEADING: &str = "Connection";
+pub(super) const HEADING: &str = "Connection";
 
 /// Variables that these flags read by themselves, because it matters where a value comes from.
 const URL: &str = "PORTOLAN_URL";
@@ -75,10 +75,6 @@ pub struct Connection {
 /// A snapshot that is read once, whichever copy of a [`Connection`] asks first.
 #[derive(Clone, Debug, Default)]
 struct Opened(Arc<Mutex<Option<Arc<Snapshot>>>>);
-
-/// The agents to connect to: one for each `--url`, or the one that a [`Connection`] names.
-#[derive(Clone, Debug)]
-pub struct Connections(Vec<Connection>);
 
 /// Which way to an agent was named.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,6 +143,11 @@ impl Connection {
         self.url.as_deref()
     }
 
+    /// The same way to an agent, at this URL.
+    pub(super) fn at(&self, url: String) -> Self {
+        Self { url: Some(url), ..self.clone() }
+    }
+
     /// An error if there is a snapshot in place of an agent: `what` needs one that runs.
     pub fn live(&self, what: &str) -> anyhow::Result<()> {
         if self.from.is_none() {
@@ -203,6 +204,11 @@ impl Connection {
         }
     }
 
+    /// A client of a server that is no agent, with the credentials that were named for agents.
+    pub(super) fn foreign(&self, url: &str) -> Result<Client, Error> {
+        Client::for_url(url, &self.credentials())
+    }
+
     fn credentials(&self) -> Credentials {
         let Self { ca_file, cert, key, user, password_file, .. } = self;
         Credentials {
@@ -243,44 +249,8 @@ impl Connection {
     }
 }
 
-// === impl Connections ===
-
-impl Connections {
-    /// At least one.
-    pub fn all(&self) -> &[Connection] {
-        &self.0
-    }
-}
-
-impl Args for Connections {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        Connection::augment_args(command).mut_arg("url", |url| {
-            let help = url.get_help().map(ToString::to_string).unwrap_or_default();
-            url.action(ArgAction::Append).help(format!("{help}; repeat it for several hosts"))
-        })
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        Self::augment_args(command)
-    }
-}
-
-impl FromArgMatches for Connections {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let urls = matches.get_many::<String>("url").unwrap_or_default().cloned();
-        let one = Connection::from_arg_matches(matches)?;
-        let all: Vec<_> = urls.map(|url| Connection { url: Some(url), ..one.clone() }).collect();
-        Ok(Self(if all.is_empty() { vec![one] } else { all }))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Self::from_arg_matches(matches)?;
-        Ok(())
-    }
-}
-
 /// The time by the clock of this host.
-fn clock() -> Timestamp {
+pub(super) fn clock() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_seconds(now.as_secs_f64())
 }

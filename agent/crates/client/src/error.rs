@@ -144,6 +144,13 @@ pub enum Error {
         /// The HTTP status.
         status: u16,
     },
+    /// A server that is no agent, as Prometheus, cannot be asked or has no answer; the message says
+    /// which and why.
+    #[error("{said}")]
+    Foreign {
+        /// The message.
+        said: String,
+    },
     /// The agent refused; the message is the agent's.
     #[error("{said}")]
     Refused {

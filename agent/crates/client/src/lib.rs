@@ -76,6 +76,16 @@ impl Client {
         self.exchange(Method::GET, path, String::new())
     }
 
+    /// The status and the body at `path` of a server that is no agent.
+    pub fn get_foreign(&self, path: &str) -> Result<(StatusCode, String), Error> {
+        let Answer { status, is_json: _, body } =
+            self.exchange_any(Method::GET, path, String::new())?;
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(self.unauthorized());
+        }
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+
     /// Sends a JSON `body`, to change something.
     pub fn change(&self, method: Method, path: &str, body: String) -> Result<String, Error> {
         self.exchange(method, path, body)
@@ -90,24 +100,33 @@ impl Client {
     }
 
     fn exchange(&self, method: Method, path: &str, body: String) -> Result<String, Error> {
+        self.checked(self.exchange_any(method, path, body)?)
+    }
+
+    fn exchange_any(&self, method: Method, path: &str, body: String) -> Result<Answer, Error> {
         let exchange = match &self.target {
             Target::Network { url, authorization, tls } => {
                 Exchange::network(url, authorization.clone(), tls)
             }
             Target::Socket(path) => Exchange::socket(path),
         };
-        self.checked(exchange.run(method, path, body)?)
+        exchange.run(method, path, body)
+    }
+
+    /// Why a status 401 came.
+    fn unauthorized(&self) -> Error {
+        let at = self.at();
+        match &self.target {
+            Target::Network { authorization: Some(_), .. } => Error::WrongPassword { at },
+            _ => Error::PasswordNeeded { at },
+        }
     }
 
     /// The body of a response, if it is the expected one and from an agent.
     fn checked(&self, answer: Answer) -> Result<String, Error> {
         let Answer { status, is_json, body } = answer;
         if status == StatusCode::UNAUTHORIZED {
-            let at = self.at();
-            let Target::Network { authorization: Some(_), .. } = &self.target else {
-                return Err(Error::PasswordNeeded { at });
-            };
-            return Err(Error::WrongPassword { at });
+            return Err(self.unauthorized());
         }
         let text = String::from_utf8(body).ok().filter(|_| is_json);
         let Some(text) = text else {

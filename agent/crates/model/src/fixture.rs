@@ -1,4 +1,6 @@
 //! A hand-made snapshot with an example of everything, for tests of its readers.
+//!
+//! Long because each field of a snapshot has its example here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -353,6 +355,18 @@ pub fn snapshot() -> Snapshot {
         events: EventsView::example(),
         edges,
     }
+}
+
+/// The same host with other edges and flows.
+pub fn host(edges: Vec<EdgeView>, flows: Vec<(Flow, Seen)>) -> Snapshot {
+    let mut host = snapshot();
+    (host.traffic, host.recent) = (Traffic::from_rows(&edges), RecentView::from_rows(&edges, 100));
+    let rows = flows.into_iter().map(|(flow, seen)| (Arc::new(flow), seen)).collect();
+    host.related.flows = FlowsView { rows, forgotten: 0 };
+    host.related.relations.rows.clear();
+    host.listeners.clear();
+    host.edges = edges;
+    host
 }
 
 /// What one user can have made up.

@@ -11,7 +11,7 @@ use self::traffic::Key;
 use super::port::Port;
 use super::registry::{Endpoint, Registration};
 use super::service::Service;
-use super::snapshot::{EdgeView, Role, Snapshot};
+use super::snapshot::{EdgeLabels, ListenerView, Role, Snapshot};
 
 pub use self::traffic::Traffic;
 pub use self::verdict::{AcceptQueue, ClientHealth, Health, HealthReason, HealthState};
@@ -37,20 +37,7 @@ pub struct ServiceView {
 /// unknown ones; their health is that of `traffic`, which took this many seconds.
 pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<ServiceView> {
     let mut found = Found { views: BTreeMap::new(), traffic, window_seconds: seconds };
-    for EdgeView { labels, .. } in &snapshot.edges {
-        found.meet(&labels.client);
-        let server = found.meet(&labels.server);
-        if labels.port != 0 && labels.role != Role::Listener {
-            server.serves.insert(Port::tcp(labels.port));
-        }
-    }
-    for listener in &snapshot.listeners {
-        let view = found.meet(&listener.service);
-        view.listens.insert(Port::tcp(listener.port));
-        if listener.unverified_user.is_none() {
-            view.health.add_queue(listener.accept_queue());
-        }
-    }
+    found.meet_all(snapshot.edges.iter().map(|edge| &*edge.labels), &snapshot.listeners);
     for registration in snapshot.reservations.state.registry.iter() {
         let now = snapshot.taken_seconds as u64;
         let known =
@@ -66,10 +53,19 @@ pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<Ser
             view.registration = Some(Registration { endpoints: known, ..registration.clone() });
         }
     }
-    let is_service = |view: &ServiceView| {
-        !view.service.is_called_as(&Service::any()) && !view.service.is_loopback()
-    };
-    found.views.into_values().filter(is_service).collect()
+    found.services()
+}
+
+/// The same of edges and listeners that come from elsewhere than from this host.
+pub fn services_of<'a>(
+    edges: impl Iterator<Item = &'a EdgeLabels>,
+    listeners: &[ListenerView],
+    traffic: &Traffic,
+    seconds: f64,
+) -> Vec<ServiceView> {
+    let mut found = Found { views: BTreeMap::new(), traffic, window_seconds: seconds };
+    found.meet_all(edges, listeners);
+    found.services()
 }
 
 /// Services met so far.
@@ -81,6 +77,35 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    fn meet_all<'a>(
+        &mut self,
+        edges: impl Iterator<Item = &'a EdgeLabels>,
+        listeners: &[ListenerView],
+    ) {
+        for labels in edges {
+            self.meet(&labels.client);
+            let server = self.meet(&labels.server);
+            if labels.port != 0 && labels.role != Role::Listener {
+                server.serves.insert(Port::tcp(labels.port));
+            }
+        }
+        for listener in listeners {
+            let view = self.meet(&listener.service);
+            view.listens.insert(Port::tcp(listener.port));
+            if listener.unverified_user.is_none() {
+                view.health.add_queue(listener.accept_queue());
+            }
+        }
+    }
+
+    /// What was met, without what is no service.
+    fn services(self) -> Vec<ServiceView> {
+        let is_service = |view: &ServiceView| {
+            !view.service.is_called_as(&Service::any()) && !view.service.is_loopback()
+        };
+        self.views.into_values().filter(is_service).collect()
+    }
+
     fn meet(&mut self, service: &Service) -> &mut ServiceView {
         let Self { views, traffic, window_seconds } = self;
         let view =

@@ -327,7 +327,7 @@ impl RecentView {
 
 /// What a server answers is seen on its side only: the client's row of the same connections has it
 /// from there.
-fn share_responses(rows: &mut [WindowRow]) {
+pub fn share_responses(rows: &mut [WindowRow]) {
     let servers = rows.iter().filter(|row| row.is_other_side && row.labels.role == Role::Server);
     let answered = servers.filter(|row| row.counters.responses != [0; RESPONSES]);
     let answered: Vec<_> =

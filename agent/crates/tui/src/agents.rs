@@ -57,22 +57,13 @@ pub(crate) struct Watcher {
 /// What one thread remembers between two requests.
 #[derive(Debug)]
 pub(crate) struct Asker {
-    agent: Connection,
+    pub agent: Connection,
     trend: Trend,
 }
 
 // === impl Host ===
 
 impl Host {
-    /// A host that was not asked yet.
-    pub fn new(agent: &Connection, now: Instant) -> Self {
-        let name = match agent.elsewhere() {
-            Some(url) => host_of(&url),
-            None => judgement::host_name(),
-        };
-        Self { name, look: None, error: None, heard: now }
-    }
-
     /// Takes what was heard of it.
     pub fn take(&mut self, result: Result<Arc<Look>, String>, now: Instant) {
         match result {
@@ -82,34 +73,10 @@ impl Host {
     }
 }
 
-/// Names for hosts that are told apart by them.
+/// The hosts of these agents, none of which was asked yet.
 pub(crate) fn hosts(agents: &[Connection], now: Instant) -> Vec<Host> {
-    let mut hosts: Vec<Host> = agents.iter().map(|agent| Host::new(agent, now)).collect();
-    let names: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
-    for (at, (host, agent)) in hosts.iter_mut().zip(agents).enumerate() {
-        let is_taken =
-            names.iter().enumerate().any(|(other, name)| other != at && *name == host.name);
-        if is_taken && let Some(url) = agent.url() {
-            place_of(url).clone_into(&mut host.name);
-        }
-    }
-    hosts
-}
-
-/// Host and port of a URL.
-fn place_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest)
-}
-
-/// The host of a URL.
-fn host_of(url: &str) -> String {
-    let place = place_of(url);
-    let host = match place.strip_prefix('[') {
-        Some(rest) => rest.split(']').next(),
-        None => place.split(':').next(),
-    };
-    host.unwrap_or(place).to_owned()
+    let host = |name| Host { name, look: None, error: None, heard: now };
+    cli::names(agents).into_iter().map(host).collect()
 }
 
 // === impl Asker ===
@@ -182,18 +149,5 @@ fn watch(
         if nudged.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_url_has_a_host() {
-        let check = |url, host: &str| assert_eq!(host_of(url), host);
-        check("http://node7:10062", "node7");
-        check("https://[2001:db8::1]:10062/portolan", "2001:db8::1");
-        check("node7", "node7");
     }
 }

@@ -104,6 +104,7 @@ pub fn run(arguments: &TopArgs) -> anyhow::Result<Outcome> {
         sort: *sort,
     };
     let every = Duration::from_secs(*every);
+    let deadline = agents.deadline();
     let agents = agents.all();
     if *output == Output::Json && !once {
         for agent in agents {
@@ -112,10 +113,10 @@ pub fn run(arguments: &TopArgs) -> anyhow::Result<Outcome> {
     }
     let hosts = agents::hosts(agents, Instant::now());
     match output {
-        Output::Json => ticks(hosts, agents, &wanted, *window, every, *once),
+        Output::Json => ticks(hosts, agents, &wanted, *window, (every, deadline), *once),
         Output::Text if *once || !std::io::stdout().is_terminal() => {
             let mut hosts = hosts;
-            ask_all(&mut hosts, &mut askers(agents), *window)?;
+            ask_all(&mut hosts, &mut askers(agents), *window, deadline)?;
             let lines = report::text(&hosts, &wanted, *window, every, fit::room());
             cli::print(&report::plain(&lines)).map(|()| Outcome::Done)
         }
@@ -130,17 +131,31 @@ fn askers(agents: &[Connection]) -> Vec<Asker> {
     agents.iter().cloned().map(Asker::new).collect()
 }
 
-/// Asks all agents at once. What one cannot say is shown beside what others say; an error only if
-/// none can.
-fn ask_all(hosts: &mut [Host], askers: &mut [Asker], window: WindowChoice) -> anyhow::Result<()> {
-    let results: Vec<anyhow::Result<agents::Look>> = std::thread::scope(|scope| {
-        let asked: Vec<_> =
-            askers.iter_mut().map(|asker| scope.spawn(move || asker.ask(window))).collect();
-        let joined = asked
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        joined.collect()
+/// Asks all agents at once. What one cannot say, or not in time, is shown beside what others say; an
+/// error only if none can.
+fn ask_all(
+    hosts: &mut [Host],
+    askers: &mut Vec<Asker>,
+    window: WindowChoice,
+    deadline: Duration,
+) -> anyhow::Result<()> {
+    let agents: Vec<Connection> = askers.iter().map(|asker| asker.agent.clone()).collect();
+    let works = askers.drain(..).map(|mut asker| {
+        move || {
+            let result = asker.ask(window);
+            (asker, result)
+        }
     });
+    let said = cli::at_once(works.collect::<Vec<_>>(), deadline);
+    let mut results: Vec<anyhow::Result<agents::Look>> = Vec::new();
+    for ((said, agent), host) in said.into_iter().zip(agents).zip(&*hosts) {
+        let (asker, result) = said.unwrap_or_else(|| {
+            let (at, seconds) = (host.name.clone(), deadline.as_secs());
+            (Asker::new(agent), Err(client::Error::Timeout { at, seconds }.into()))
+        });
+        askers.push(asker);
+        results.push(result);
+    }
     let is_none = results.iter().all(Result::is_err);
     let now = Instant::now();
     let mut first = None;
@@ -167,12 +182,12 @@ fn ticks(
     agents: &[Connection],
     wanted: &Wanted,
     window: WindowChoice,
-    every: Duration,
+    (every, deadline): (Duration, Duration),
     once: bool,
 ) -> anyhow::Result<Outcome> {
     let mut askers = askers(agents);
     // An agent that is gone later may come back; one that never was there is an error.
-    ask_all(&mut hosts, &mut askers, window)?;
+    ask_all(&mut hosts, &mut askers, window, deadline)?;
     loop {
         let begun = Instant::now();
         let json = report::json(&hosts, wanted, window).context("writing JSON")?;
@@ -180,6 +195,6 @@ fn ticks(
             return Ok(Outcome::Done);
         }
         std::thread::sleep(every.saturating_sub(begun.elapsed()));
-        let _ = ask_all(&mut hosts, &mut askers, window);
+        let _ = ask_all(&mut hosts, &mut askers, window, deadline);
     }
 }

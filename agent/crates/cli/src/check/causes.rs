@@ -9,6 +9,9 @@ use super::report::Found;
 /// The fact that names the subject of the cause.
 pub(super) const SUBJECT: &str = "caused_by_subject";
 
+/// Of several hosts: the fact that names the one that a finding is about.
+pub(super) const HOST: &str = "host";
+
 /// How two findings have to be related.
 #[derive(Clone, Copy)]
 enum Relation {
@@ -180,8 +183,13 @@ fn applies(
             cause.server.as_ref().is_some_and(|server| effect.clients.contains(server))
         }
         Relation::Port => effect.port.is_some() && effect.port == cause.port,
-        Relation::Host => true,
+        Relation::Host => host(effect) == host(cause),
     }
+}
+
+/// The host that a finding is about; nothing if only one was asked.
+fn host(one: &Found) -> Option<&Evidence> {
+    one.finding.evidence.get(HOST)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod causes;
 mod coverage;
 mod dns;
 mod faults;
+mod fleet;
 mod format;
 mod limits;
 mod name;
@@ -35,6 +36,7 @@ use self::network::{Reading, Seen};
 use self::probe::Probed;
 use self::report::{Baseline, Checks, Report};
 use self::section::Section;
+use super::fleet::Connections;
 use super::target::Connection;
 use super::{Outcome, human, known, print, watch, window};
 
@@ -52,6 +54,8 @@ Examples:
   portolan check -o json > before.json; portolan check --baseline before.json
   portolan check -o html > report.html              one file: to read, to print, to attach
   portolan check -o junit > report.xml              for a pipeline
+  portolan check --url http://node1:10062 --url http://node2:10062
+                                                    both hosts: a fault between them is one finding
   portolan check --probe                            also certificates and DNS servers, by trying
   portolan check --list                             every code and its limit
   portolan explain PC103                            what a code means, and what to do
@@ -63,8 +67,11 @@ host on a port that is known for TLS, and one question to each DNS server. Conne
 interfaces, routes and addresses are read by this command: as root for every network namespace,
 else for its own.
 
-Exit codes: 0 nothing at or above --fail-on; 1 findings; 2 invalid command line; 3 the agent
-cannot be reached.";
+Of several hosts, faults of connections are judged together, by what both ends saw; a finding about
+one host has its name. Section Network and --probe are of the host that they run on, and left out.
+
+Exit codes: 0 nothing at or above --fail-on; 1 findings; 2 invalid command line; 3 the agent, or one
+of several, cannot be reached.";
 
 /// Arguments of `portolan check`.
 #[derive(Debug, Args)]
@@ -112,7 +119,7 @@ pub struct CheckArgs {
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
     #[command(flatten)]
-    agent: Connection,
+    agents: Connections,
 }
 
 /// From which severity on the exit code is 1.
@@ -154,7 +161,7 @@ pub(super) fn run(arguments: &CheckArgs) -> anyhow::Result<Outcome> {
     };
     let shown = |done: &Done| output.text(done, arguments.all);
     if let Some(seconds) = watch {
-        arguments.agent.live("--watch")?;
+        arguments.agents.live("--watch")?;
         let look = || shown(&arguments.look(&baseline)?);
         return watch::every(Duration::from_secs(*seconds), look).map(|()| Outcome::Done);
     }
@@ -184,14 +191,16 @@ impl CheckArgs {
     }
 
     fn look(&self, baseline: &Baseline) -> anyhow::Result<Done> {
-        let gathered = self.gather()?;
-        self.judge(gathered, baseline)
+        match self.agents.only() {
+            Some(agent) => self.judge(agent, self.gather(agent)?, baseline),
+            None => fleet::look(self, baseline),
+        }
     }
 
     /// What `--probe` would have tried.
-    fn not_tried(&self, answers: &Answers, checks: &mut Checks) {
+    fn not_tried(&self, answers: &Answers, why: &str, checks: &mut Checks) {
         if self.probe {
-            checks.skip(Section::Security, "--probe", self.agent.why_not_here());
+            checks.skip(Section::Security, "--probe", why);
         } else if !probe::tls_listeners(answers).is_empty() {
             let check = "certificates of TLS servers";
             checks.skip(Section::Security, check, "--probe tries them");
@@ -199,11 +208,11 @@ impl CheckArgs {
     }
 
     /// Asks the agent, and reads what is on this host if the agent is here.
-    fn gather(&self) -> anyhow::Result<Gathered> {
-        let is_here = self.agent.elsewhere().is_none();
+    fn gather(&self, agent: &Connection) -> anyhow::Result<Gathered> {
+        let is_here = agent.elsewhere().is_none();
         let reads_network = is_here && self.sections().contains(&Section::Network);
         let reading = reads_network.then(Reading::begin);
-        let answers = match Answers::ask(&self.agent, self.window, Remembered::Faults) {
+        let answers = match Answers::ask(agent, self.window, Remembered::Faults) {
             Ok(answers) => Ok(answers),
             // The network can be looked at without the agent.
             Err(error) if reads_network && super::class(&error) == Some(Class::Unreached) => {
@@ -223,7 +232,12 @@ impl CheckArgs {
     }
 
     /// Makes the report.
-    fn judge(&self, gathered: Gathered, baseline: &Baseline) -> anyhow::Result<Done> {
+    fn judge(
+        &self,
+        agent: &Connection,
+        gathered: Gathered,
+        baseline: &Baseline,
+    ) -> anyhow::Result<Done> {
         let Gathered { answers, mut seen, resolver, probed } = gathered;
         let mut checks = Checks::default();
         let (answers, incomplete) = match answers {
@@ -231,11 +245,11 @@ impl CheckArgs {
             Err(reason) => (None, Some(reason)),
         };
         if let Some(answers) = &answers {
-            let resolver = resolver.as_ref().ok_or(self.agent.why_not_here());
+            let resolver = resolver.as_ref().ok_or(agent.why_not_here());
             of_agent(answers, resolver, probed.is_some(), &mut checks);
             match &probed {
                 Some(probed) => probe::check(probed, &mut checks),
-                None => self.not_tried(answers, &mut checks),
+                None => self.not_tried(answers, agent.why_not_here(), &mut checks),
             }
         } else {
             for section in Section::ALL.into_iter().filter(|one| *one != Section::Network) {
@@ -248,25 +262,18 @@ impl CheckArgs {
                 network::check(seen, answers.as_ref(), &mut checks);
             }
             None => {
-                checks.skip(Section::Network, "network namespaces", self.agent.why_not_here());
+                checks.skip(Section::Network, "network namespaces", agent.why_not_here());
             }
         }
         causes::link(&mut checks.found);
-        if let Some(service) = &self.service {
-            if let Some(answers) = &answers {
-                is_known(service, answers, &checks)?;
-            }
-            checks.keep_service(service);
-        }
-        checks.keep(&self.sections());
-        checks.leave_out(&self.skip);
         if let Some(answers) = &answers {
             checks.leave_out_configured(&answers.status.check_skip);
         }
-        let known = checks.leave_known(baseline);
+        let (checks, known) = self.chosen(checks, answers.as_ref(), baseline)?;
         let (findings, passed, skipped, summary) = checks.finish(known);
         let report = Report {
-            host: self.agent.elsewhere().unwrap_or_else(host_name),
+            host: agent.elsewhere().unwrap_or_else(host_name),
+            hosts: Vec::new(),
             timestamp: answers.as_ref().map(|answers| answers.edges.timestamp),
             window_seconds: answers.as_ref().map(|answers| answers.edges.window.seconds),
             version: answers.as_ref().map(|answers| answers.status.version.clone()),
@@ -278,6 +285,25 @@ impl CheckArgs {
             skipped,
         };
         Ok(Done { report, answers, seen })
+    }
+
+    /// What was asked for, and how many findings of that the baseline has.
+    fn chosen(
+        &self,
+        mut checks: Checks,
+        answers: Option<&Answers>,
+        baseline: &Baseline,
+    ) -> anyhow::Result<(Checks, u64)> {
+        if let Some(service) = &self.service {
+            if let Some(answers) = answers {
+                is_known(service, answers, &checks)?;
+            }
+            checks.keep_service(service);
+        }
+        checks.keep(&self.sections());
+        checks.leave_out(&self.skip);
+        let known = checks.leave_known(baseline);
+        Ok((checks, known))
     }
 }
 
@@ -304,10 +330,21 @@ fn of_agent(
 ) {
     let pairs = pairs::pairs(&answers.edges.edges);
     faults::check(answers, &pairs, checks);
+    of_host(answers, &pairs, resolver, is_tried, checks);
+}
+
+/// Those of them that are about a host, not about its connections.
+fn of_host(
+    answers: &Answers,
+    pairs: &[pairs::Pair<'_>],
+    resolver: Result<&Resolver, &str>,
+    is_tried: bool,
+    checks: &mut Checks,
+) {
     ports::check(answers, checks);
     security::check(answers, checks);
     dns::check(answers, resolver, is_tried, checks);
-    coverage::check(answers, &pairs, checks);
+    coverage::check(answers, pairs, checks);
 }
 
 /// An error if neither the agent nor a finding knows a service of the name.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::name::Name;
 use super::section::Section;
+use crate::fleet::Host;
 use crate::human;
 
 /// A report.
@@ -18,6 +19,9 @@ use crate::human;
 pub(super) struct Report {
     /// The host, or the URL of the agent.
     pub host: String,
+    /// Of several hosts: each, and how asking it went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
     /// When the numbers were read; null without an agent.
     pub timestamp: Option<Timestamp>,
     /// The time that they cover.
@@ -321,6 +325,7 @@ mod tests {
         assert_eq!(findings[0].code, code::CONNECTS_REFUSED);
         let report = Report {
             host: "h".into(),
+            hosts: Vec::new(),
             timestamp: None,
             window_seconds: None,
             version: None,

@@ -115,7 +115,9 @@ pub(super) fn judged(answers: Answers, line: &str) -> Done {
 /// The same with what was read of network namespaces.
 pub(super) fn judged_with(answers: Answers, seen: Option<Seen>, line: &str) -> Done {
     let gathered = Gathered { answers: Ok(answers), seen, resolver: None, probed: None };
-    let mut done = arguments(line).judge(gathered, &Baseline::default()).expect("a report");
+    let mut done = arguments(line)
+        .judge(&Connection::default(), gathered, &Baseline::default())
+        .expect("a report");
     done.report.host = "shop-01".to_owned();
     done
 }
@@ -324,7 +326,11 @@ fn sections_services_and_skips_choose_what_is_shown() {
     assert!(codes("--service billing").is_empty());
     assert!(codes("--service postgres").contains(&"PP203".to_owned()));
     let gathered = Gathered { answers: Ok(answers()), seen: None, resolver: None, probed: None };
-    let refused = arguments("--service postgers").judge(gathered, &Baseline::default());
+    let refused = arguments("--service postgers").judge(
+        &Connection::default(),
+        gathered,
+        &Baseline::default(),
+    );
     let error = refused.err().expect("no such service").to_string();
     assert_eq!(error, "no service is named postgers; did you mean postgres?");
 }
@@ -354,7 +360,9 @@ fn without_an_agent_the_report_is_incomplete() {
         resolver: None,
         probed: None,
     };
-    let done = arguments("").judge(gathered, &Baseline::default()).expect("a report");
+    let done = arguments("")
+        .judge(&Connection::default(), gathered, &Baseline::default())
+        .expect("a report");
     assert_eq!(done.report.incomplete.as_deref(), Some("nobody"));
     for format in [Format::Text, Format::Markdown, Format::Junit, Format::Html] {
         let text = format.text(&done, false).expect("text");

@@ -1,10 +1,13 @@
 //! `portolan ports`: a row for each port that a process holds or that is reserved.
 
-use clap::Args;
+use std::fmt::Write as _;
 
+use clap::Args;
+use serde::Serialize;
+
+use crate::fleet::{self, Heard, Host, Targets};
 use crate::table::{self, Column};
-use crate::target::Target;
-use crate::{Output, print};
+use crate::{Outcome, Output, print};
 use api_types::{
     EphemeralPorts, Port, PortState, Ports, Process, Protocol, Reservation, Source, Timestamp,
 };
@@ -13,7 +16,7 @@ use notation::duration::ago;
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
-    target: Target,
+    targets: Targets,
 }
 
 /// A namespace that uses this part of its ephemeral ports is reported.
@@ -36,13 +39,95 @@ const COLUMNS: &[Column] = &[
 /// A row with its position in the table: port, protocol, whether it is vacant.
 type Placed = ((u16, Protocol, bool), Vec<String>);
 
-pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<()> {
-    let target = &arguments.target;
-    let body = target.text("/api/v1/ports")?;
-    match target.output {
-        Output::Json => print(&format!("{}\n", body.trim_end())),
-        Output::Text => print(&text(&client::read(&body)?, table::room())),
+/// The answer of several hosts as JSON: that of each, with the host in every entry.
+#[derive(Serialize)]
+struct Document<'a> {
+    timestamp: Option<Timestamp>,
+    hosts: &'a [Host],
+    ports: Vec<OfHost<'a, Port>>,
+    unused_reservations: Vec<OfHost<'a, Reservation>>,
+    ephemeral_ports: Vec<OfHost<'a, EphemeralPorts>>,
+}
+
+#[derive(Serialize)]
+struct OfHost<'a, T> {
+    host: &'a str,
+    #[serde(flatten)]
+    what: &'a T,
+}
+
+pub(super) fn run(arguments: &ListArgs) -> anyhow::Result<Outcome> {
+    let ListArgs { targets: Targets { agents, output } } = arguments;
+    let path = "/api/v1/ports";
+    if let Some(only) = agents.only() {
+        let body = only.text(path)?;
+        let shown = match output {
+            Output::Json => format!("{}\n", body.trim_end()),
+            Output::Text => text(&client::read(&body)?, table::room()),
+        };
+        return print(&shown).map(|()| Outcome::Done);
     }
+    let heard: Heard<Ports> = agents.ask(move |agent| Ok(client::read(&agent.text(path)?)?))?;
+    let shown = match output {
+        Output::Json => json(&heard)?,
+        Output::Text => of_hosts(&heard, table::room()) + &fleet::remarks(&heard.hosts),
+    };
+    print(&shown).map(|()| fleet::outcome(&heard.hosts, Outcome::Done))
+}
+
+/// The ports of each host, by its name.
+fn by_host(heard: &Heard<Ports>) -> impl Iterator<Item = (&str, &Ports)> {
+    let Heard { answers, hosts } = heard;
+    answers.iter().filter_map(|(host, ports)| Some((&*hosts.get(*host)?.host, ports)))
+}
+
+fn json(heard: &Heard<Ports>) -> serde_json::Result<String> {
+    fn all<'a, T>(
+        heard: &'a Heard<Ports>,
+        of: impl Fn(&'a Ports) -> &'a [T],
+    ) -> Vec<OfHost<'a, T>> {
+        let of_host = |(host, ports)| of(ports).iter().map(move |what| OfHost { host, what });
+        by_host(heard).flat_map(of_host).collect()
+    }
+    let document = Document {
+        timestamp: by_host(heard).map(|(_, ports)| ports.timestamp).max(),
+        hosts: &heard.hosts,
+        ports: all(heard, |ports| &ports.ports),
+        unused_reservations: all(heard, |ports| &ports.unused_reservations),
+        ephemeral_ports: all(heard, |ports| &ports.ephemeral_ports),
+    };
+    Ok(serde_json::to_string(&document)? + "\n")
+}
+
+/// The ports of several hosts as a table.
+fn of_hosts(heard: &Heard<Ports>, room: Option<usize>) -> String {
+    let mut rows = Vec::new();
+    let mut warnings = String::new();
+    for (host, ports) in by_host(heard) {
+        for mut row in placed(ports) {
+            row.insert(0, host.to_owned());
+            rows.push(row);
+        }
+        for scarce in ports.ephemeral_ports.iter().filter(|one| is_scarce(one)) {
+            // Writing into a String cannot fail.
+            let _ = write!(warnings, "{host}: {}", warning(scarce));
+        }
+    }
+    if rows.is_empty() {
+        return "No ports yet.\n".to_owned();
+    }
+    let columns: Vec<Column> =
+        [Column::left("ON")].into_iter().chain(COLUMNS.iter().copied()).collect();
+    table::render(&columns, &rows, room) + &warnings
+}
+
+/// A row for each port, in their order.
+fn placed(answer: &Ports) -> Vec<Vec<String>> {
+    let held = answer.ports.iter().map(|port| row(port, answer.timestamp, answer.host_netns));
+    let mut rows: Vec<Placed> =
+        held.chain(answer.unused_reservations.iter().map(unused_row)).collect();
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 /// The ports as a table.
@@ -50,12 +135,7 @@ pub(super) fn text(answer: &Ports, room: Option<usize>) -> String {
     if answer.ports.is_empty() && answer.unused_reservations.is_empty() {
         return "No ports yet.\n".to_owned();
     }
-    let host = answer.host_netns;
-    let held = answer.ports.iter().map(|port| row(port, answer.timestamp, host));
-    let mut rows: Vec<Placed> =
-        held.chain(answer.unused_reservations.iter().map(unused_row)).collect();
-    rows.sort_by_key(|(place, _)| *place);
-    let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
+    let mut rows = placed(answer);
     let mut columns = COLUMNS;
     // If there is only the host's namespace the column is omitted.
     if let Some((_, others)) = COLUMNS.split_last()

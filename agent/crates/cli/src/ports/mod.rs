@@ -18,6 +18,7 @@ pub use self::conflicts::line;
 const EXAMPLES: &str = "\
 Examples:
   portolan ports                                   ports and the processes that hold them
+  portolan ports --url http://node1:10062 --url http://node2:10062
   portolan ports who 5432                          who holds this one, and who failed to bind it
   portolan ports conflicts --since 1h              failed binds of the last hour, the cause and the fix
   portolan ports watch                             stream conflicts as they happen
@@ -77,7 +78,7 @@ const fn environment(written: notation::Environment) -> Environment {
 pub(super) fn run(arguments: &PortsArgs) -> anyhow::Result<Outcome> {
     let done = match &arguments.command {
         Some(PortsCommand::Conflicts(arguments)) => return conflicts::run(arguments),
-        None => list::run(&arguments.list),
+        None => return list::run(&arguments.list),
         Some(PortsCommand::Who(arguments)) => who::run(arguments),
         Some(PortsCommand::Watch(arguments)) => conflicts::watch(arguments),
         Some(PortsCommand::Reserve(arguments)) => reserve::run(arguments),

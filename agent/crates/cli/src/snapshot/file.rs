@@ -66,7 +66,7 @@ impl Snapshot {
         Self::read(file, MOST_BYTES).map_err(wrong)
     }
 
-    fn read(from: impl Read, most_bytes: u64) -> Result<Self, String> {
+    pub(super) fn read(from: impl Read, most_bytes: u64) -> Result<Self, String> {
         Self::parse(&text(from, most_bytes)?)
     }
 
@@ -292,7 +292,7 @@ mod tests {
         check("/api/v1/segments", "no segments are declared");
         check(
             "/api/v1/map?window=60&service=web",
-            "a snapshot has the map of all applications, and not what leads to a service and away: leave out the service",
+            "the window 1m is not in the snapshot: it has 10s, 5m, start; take another with `portolan snapshot --window 1m`",
         );
         check(
             "/api/v1/services?service=web",

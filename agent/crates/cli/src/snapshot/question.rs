@@ -2,15 +2,15 @@
 //! of that was asked for.
 //!
 //! A snapshot has the widest answer of each route, for each of its windows. What the server leaves out
-//! by a parameter is left out here; a test compares the two for every command. One parameter cannot be
-//! followed, because the server does more than leave out: `service` of the map.
+//! by a parameter is left out here; a test compares the two for every command. The map around services
+//! is drawn from the edges of the window: the stored map has applications only.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use api_types::{
-    BalanceGroup, Conflict, Edge, EdgeTimeouts, EdgeWaits, Event, Port, Reservation, Role, Service,
-    ServiceEndpoint, Timeouts, Timestamp, WindowChoice,
+    BalanceGroup, Conflict, Edge, EdgeTimeouts, EdgeWaits, Edges, Event, EventFilter, Port,
+    Reservation, Role, ServiceEndpoint, Timeouts, Timestamp, WindowChoice, is_called,
 };
 use client::Error;
 use serde::Deserialize;
@@ -47,25 +47,37 @@ pub(super) struct Question {
 #[derive(Debug)]
 pub(super) enum Wanted {
     All,
-    Edges { role: Option<Role>, service: Option<String>, port: Option<u16> },
-    Groups { servers: Vec<String> },
-    Timeouts { services: Vec<String> },
-    Ports { port: u16 },
-    Conflicts { since: Option<Timestamp>, port: Option<u16> },
-    Events { filter: EventFilter, most: usize },
-    Endpoints { services: Vec<String>, port: Option<u16>, loopback: bool },
-}
-
-/// Which events; all conditions must hold.
-#[derive(Debug)]
-pub(super) struct EventFilter {
-    since: Option<Timestamp>,
-    service: Option<String>,
-    client: Option<String>,
-    server: Option<String>,
-    port: Option<u16>,
-    kind: Option<String>,
-    cause: Option<String>,
+    Edges {
+        role: Option<Role>,
+        service: Option<String>,
+        port: Option<u16>,
+    },
+    Groups {
+        servers: Vec<String>,
+    },
+    Timeouts {
+        services: Vec<String>,
+    },
+    Ports {
+        port: u16,
+    },
+    Conflicts {
+        since: Option<Timestamp>,
+        port: Option<u16>,
+    },
+    Events {
+        filter: EventFilter,
+        most: usize,
+    },
+    Endpoints {
+        services: Vec<String>,
+        port: Option<u16>,
+        loopback: bool,
+    },
+    /// The map around these, from edges.
+    MapAround {
+        services: Vec<String>,
+    },
 }
 
 /// The parameters of a request.
@@ -137,12 +149,9 @@ impl Question {
         if query == Query::default() {
             return Ok(question);
         }
-        Err(refused(match (route, query) {
-            ("/api/v1/map", Query { service: Some(_), .. }) => {
-                "a snapshot has the map of all applications, and not what leads to a service and away: leave out the service".to_owned()
-            }
-            _ => format!("a snapshot has the whole of {route}: it cannot be filtered like {path}"),
-        }))
+        Err(refused(format!(
+            "a snapshot has the whole of {route}: it cannot be filtered like {path}"
+        )))
     }
 }
 
@@ -176,7 +185,16 @@ impl Query {
             "/api/v1/services" => {
                 plain(format!("{route}?window={}", self.window_or(Last(USUAL_SECONDS))?))
             }
-            "/api/v1/map" => plain(format!("{route}?window={}", self.window_or(Start)?)),
+            "/api/v1/map" => {
+                let window = self.window_or(Start)?;
+                match names(&self.service.take().unwrap_or_default()) {
+                    services if services.is_empty() => plain(format!("{route}?window={window}")),
+                    services => {
+                        let stored = format!("/api/v1/edges?window={window}");
+                        Question { stored, wanted: Wanted::MapAround { services } }
+                    }
+                }
+            }
             "/api/v1/timeouts" => {
                 let stored = format!("{route}?window={}", self.window_or(Start)?);
                 let services = names(&self.service.take().unwrap_or_default());
@@ -247,11 +265,6 @@ fn names(text: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// Whether a service has this name: NAME, or NAMESPACE/NAME.
-fn is_called(namespace: &str, name: &str, wanted: &str) -> bool {
-    name == wanted || wanted.split_once('/').is_some_and(|full| full == (namespace, name))
-}
-
 /// A service: its namespace and its name.
 type Name<'a> = (&'a str, &'a str);
 
@@ -278,7 +291,7 @@ fn ends(edge: &EdgeWaits) -> (Name<'_>, Name<'_>, u16) {
 }
 
 fn is_one_of((namespace, name): Name<'_>, services: &[String]) -> bool {
-    services.iter().any(|wanted| is_called(namespace, name, wanted))
+    services.iter().any(|wanted| is_called((namespace, name), wanted))
 }
 
 // === impl Wanted ===
@@ -324,8 +337,14 @@ impl Wanted {
                     && port.is_none_or(|port| port == one.port)
             }),
             Self::Events { filter, most } => {
-                let admitted = raw::keep(body, "events", |event: &Event| filter.admits(event))?;
+                let admitted =
+                    raw::keep(body, "events", |event: &Event| filter.admits(&event.facts()))?;
                 raw::keep_last(&admitted, "events", *most)
+            }
+            Self::MapAround { services } => {
+                let edges: Edges = client::read(body)?;
+                let map = recorded::around(&edges, services);
+                serde_json::to_string(&map).map_err(|why| Error::Version { why: why.to_string() })
             }
             Self::Endpoints { services, port, loopback } => {
                 raw::keep(body, "endpoints", |one: &ServiceEndpoint| {
@@ -336,30 +355,6 @@ impl Wanted {
                 })
             }
         }
-    }
-}
-
-// === impl EventFilter ===
-
-impl EventFilter {
-    fn admits(&self, event: &Event) -> bool {
-        let Self { since, service, client, server, port, kind, cause } = self;
-        let is_among = |words: &Option<String>, word: &str| {
-            words.as_ref().is_none_or(|words| words.split(',').any(|one| one == word))
-        };
-        let is = |wanted: &Option<String>, ends: &[&Option<Service>]| {
-            wanted.as_ref().is_none_or(|name| {
-                let mut ends = ends.iter().copied().flatten();
-                ends.any(|end| is_called(&end.namespace, &end.name, name))
-            })
-        };
-        since.is_none_or(|since| event.last_seen >= since)
-            && is(service, &[&event.client, &event.server, &event.holder])
-            && is(client, &[&event.client])
-            && is(server, &[&event.server])
-            && port.is_none_or(|port| event.port == Some(port))
-            && is_among(kind, event.kind.as_str())
-            && is_among(cause, &event.cause)
     }
 }
 

@@ -364,16 +364,35 @@ fn what_is_not_in_a_file_is_said_with_what_is() {
         "the window 2m is not in the snapshot: it has 10s, 1m, 5m, start; take another with `portolan snapshot --window 2m`",
     );
     check("services discover --window 7d", "the window 7d is not in the snapshot: it has 1h, 1d");
-    check(
-        "map postgres",
-        "a snapshot has the map of all applications, and not what leads to a service and away: leave out the service",
-    );
     // Exit code 2, as for other files that were named.
     let (said, class) = refused(&["edges", "--from", "/nowhere/shop.json.gz"]);
     assert_eq!(said, "--from /nowhere/shop.json.gz: No such file or directory (os error 2)");
     assert_eq!(class, Some(Class::Usage));
     let (said, _) = refused(&["check", "--from", "/"]);
     assert_eq!(said, "--from /: Is a directory (os error 21)");
+}
+
+#[test]
+fn the_map_around_a_service_is_drawn_from_the_edges_of_the_file() {
+    let both = Both::new();
+    let drawn = |line: &str| {
+        let arguments: Vec<&str> = line.split(' ').chain(["--from", both.from()]).collect();
+        let (text, done) = run(&arguments);
+        assert!(done.is_ok(), "{line}: {done:?}");
+        text
+    };
+    // Of monitoring and of the system, too, as an agent draws what is named.
+    let text = drawn("map shop --window start");
+    assert!(text.starts_with("internet\n└─ prod/shop:8080  0.01 req/s, p99 99.5 µs\n"), "{text}");
+    assert!(text.contains("   └─ postgres:5432  0.07 req/s, p99 > 10 s"), "{text}");
+    assert!(text.contains("3 failed"), "{text}");
+    let json = drawn("map postgres --window 1m -o json");
+    let map: api_types::Map = serde_json::from_str(&json).expect("a map");
+    let ends: Vec<_> = map.edges.iter().map(|edge| (&*edge.client, &*edge.server)).collect();
+    assert_eq!(ends, [("internet", "shop"), ("shop", "postgres")]);
+    let arguments = ["map", "postgrse", "--window", "1m", "--from", both.from()];
+    let error = run(&arguments).1.expect_err("unknown").to_string();
+    assert_eq!(error, "no service is named postgrse; did you mean postgres?");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub use self::events::{EventRange, events};
 pub use self::flows::flows;
 pub use self::history::history;
 pub use self::ports::{PortFilter, ports};
-pub use self::relations::{balance, map, segments};
+pub use self::relations::{balance, drawn, map, segments};
 pub use self::reservations::reservations;
 pub use self::services::services;
 pub use self::status::{off, status};

@@ -23,11 +23,17 @@ pub fn map(snapshot: &Snapshot, window: Option<u64>, services: &[String]) -> Map
     } else {
         graph.around(services)
     };
-    let Graph { seconds, nodes, edges, not_drawn } = graph;
     let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
+    let window = Window::before(timestamp, graph.seconds as f64);
+    drawn(timestamp, window, graph)
+}
+
+/// A graph of what happened in this window.
+pub fn drawn(timestamp: Timestamp, window: Window, graph: Graph) -> Map {
+    let Graph { seconds: _, nodes, edges, not_drawn } = graph;
     Map {
         timestamp,
-        window: Window::before(timestamp, seconds as f64),
+        window,
         nodes: nodes.iter().map(ToApi::to_api).collect(),
         edges: edges.into_iter().map(map_edge).collect(),
         unattributed_connections: not_drawn,

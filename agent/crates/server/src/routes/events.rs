@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api_types::{EventKind, Timestamp};
+use api_types::{EventFacts, EventFilter, EventKind, Timestamp};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -36,25 +36,18 @@ const STREAM: &str = "text/event-stream";
 /// Where a client that reconnects says what it has.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Which events; all conditions must hold.
+/// The parameters.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventFilter {
+struct EventQuery {
     /// With a larger cursor.
     after: Option<u64>,
-    /// That happened at this time or later.
     since: Option<Timestamp>,
-    /// About this service.
     service: Option<String>,
-    /// With this client.
     client: Option<String>,
-    /// With this server.
     server: Option<String>,
-    /// With this port.
     port: Option<u16>,
-    /// Of one of these kinds, separated by commas.
     kind: Option<String>,
-    /// Of one of these causes, separated by commas.
     cause: Option<String>,
     /// So many at most.
     limit: Option<usize>,
@@ -79,27 +72,34 @@ pub(super) fn readable() -> [Route; 1] {
 async fn events(
     State(api): State<Api>,
     headers: HeaderMap,
-    filter: Result<Query<EventFilter>, QueryRejection>,
+    query: Result<Query<EventQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(filter) = filter.map_err(|rejection| {
+    let Query(query) = query.map_err(|rejection| {
         let known = "after=CURSOR, since=2026-12-01T10:00:00Z, service=NAME, client=NAME, server=NAME, port=N, kind=KIND,…, cause=CAUSE,…, limit=N";
         Failure::query(&rejection, known)
     })?;
-    filter.check()?;
+    query.check()?;
+    let (after, limit) = (query.after, query.limit);
+    let filter = query.filter();
     let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     if accepts.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with(STREAM)) {
-        return follow(api, &headers, filter).await;
+        return follow(api, &headers, after, filter).await;
     }
     let snapshot = api.source.fresh().await?;
-    let range = EventRange { after: filter.after, limit: filter.limit.unwrap_or(LIMIT) };
-    let list = convert::events(&snapshot, range, |event| filter.admits(event));
+    let range = EventRange { after, limit: limit.unwrap_or(LIMIT) };
+    let list = convert::events(&snapshot, range, |event| filter.admits(&facts(event)));
     let mut response = Json(list).into_response();
     response.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
     Ok(response)
 }
 
 /// Streams events from now on; with a cursor or a time those since then first.
-async fn follow(api: Api, headers: &HeaderMap, filter: EventFilter) -> Result<Response, Failure> {
+async fn follow(
+    api: Api,
+    headers: &HeaderMap,
+    after: Option<u64>,
+    filter: EventFilter,
+) -> Result<Response, Failure> {
     let Ok(permit) = Arc::clone(&api.followers).try_acquire_owned() else {
         let said = format!(
             "{FOLLOWERS} streams of events are open already; close one, or ask for /api/v1/events?after=CURSOR again and again"
@@ -107,14 +107,14 @@ async fn follow(api: Api, headers: &HeaderMap, filter: EventFilter) -> Result<Re
         return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, said));
     };
     let last = headers.get(LAST_EVENT_ID).and_then(|value| value.to_str().ok()?.parse().ok());
-    let after = last.or(filter.after);
+    let after = last.or(after);
     // Before the list is read, so that nothing is missed in between.
     let follower = api.events.follow();
     let snapshot = api.source.fresh().await?;
     let mut ready = String::new();
     if after.is_some() || filter.since.is_some() {
         let range = EventRange { after: Some(after.unwrap_or_default()), limit: MOST };
-        let list = convert::events(&snapshot, range, |event| filter.admits(event));
+        let list = convert::events(&snapshot, range, |event| filter.admits(&facts(event)));
         if after.is_some() && list.overwritten {
             ready.push_str(&notice("events after this cursor were overwritten before"));
         }
@@ -159,7 +159,7 @@ impl Streaming {
             match tokio::time::timeout(ALIVE_EVERY, follower.next()).await {
                 Err(_) => self.ready.push_str(":\n\n"),
                 Ok(Next::Event(event)) => {
-                    if event.cursor > self.sent && self.filter.admits(&event) {
+                    if event.cursor > self.sent && self.filter.admits(&facts(&event)) {
                         self.ready.push_str(&message(&event.to_api()));
                     }
                     self.sent = self.sent.max(event.cursor);
@@ -177,9 +177,9 @@ impl Streaming {
     }
 }
 
-// === impl EventFilter ===
+// === impl EventQuery ===
 
-impl EventFilter {
+impl EventQuery {
     /// What no event can have is an error, not an empty list.
     fn check(&self) -> Result<(), Failure> {
         let Self { kind, limit, .. } = self;
@@ -197,27 +197,32 @@ impl EventFilter {
         Ok(())
     }
 
-    fn admits(&self, event: &events::Event) -> bool {
+    /// Which events.
+    fn filter(self) -> EventFilter {
         let Self { after: _, since, service, client, server, port, kind, cause, limit: _ } = self;
-        let what = &event.what;
-        let is_among = |words: &Option<String>, word: &str| {
-            words.as_ref().is_none_or(|words| words.split(',').any(|one| one == word))
-        };
-        let is = |wanted: &Option<String>, found: &Option<Service>| {
-            wanted.as_ref().is_none_or(|name| found.as_ref().is_some_and(|it| is_called(it, name)))
-        };
-        since.is_none_or(|since| Timestamp::from_seconds(event.last_seconds) >= since)
-            && service.as_ref().is_none_or(|name| what.services().any(|it| is_called(it, name)))
-            && is(client, &what.client)
-            && is(server, &what.server)
-            && port.is_none_or(|port| what.port == Some(port))
-            && is_among(kind, what.kind.as_str())
-            && is_among(cause, what.cause)
+        EventFilter { since, service, client, server, port, kind, cause }
     }
 }
 
+/// What a filter looks at.
+fn facts(event: &events::Event) -> EventFacts<'_> {
+    let what = &event.what;
+    EventFacts {
+        last_seen: Timestamp::from_seconds(event.last_seconds),
+        client: what.client.as_ref().map(name),
+        server: what.server.as_ref().map(name),
+        holder: what.holder.as_ref().map(name),
+        port: what.port,
+        kind: what.kind.as_str(),
+        cause: what.cause,
+    }
+}
+
+fn name(service: &Service) -> (&str, &str) {
+    (&service.namespace, &service.name)
+}
+
 /// Whether a service has this name: NAME, or NAMESPACE/NAME.
-pub(super) fn is_called(service: &Service, name: &str) -> bool {
-    &*service.name == name
-        || name.split_once('/').is_some_and(|full| full == (&*service.namespace, &*service.name))
+pub(super) fn is_called(service: &Service, wanted: &str) -> bool {
+    api_types::is_called(name(service), wanted)
 }

@@ -6,6 +6,7 @@ use super::Format;
 use crate::check::report::{Baseline, Report};
 use crate::check::tests::{answers, arguments, edge, judged};
 use crate::check::{Answers, Gathered};
+use crate::target::Connection;
 
 #[test]
 fn a_report_as_text_has_sections_causes_and_fixes() {
@@ -73,7 +74,7 @@ fn json_is_read_back_and_is_a_baseline() {
     let baseline = Baseline::read(&path).expect("read");
     let judge = |answers| {
         let gathered = Gathered { answers: Ok(answers), seen: None, resolver: None, probed: None };
-        arguments("").judge(gathered, &baseline).expect("a report").report
+        arguments("").judge(&Connection::default(), gathered, &baseline).expect("a report").report
     };
     let again = judge(answers());
     assert_eq!((again.findings.len(), again.summary.known), (0, report.findings.len() as u64));

@@ -41,7 +41,8 @@ pub(super) fn text(report: &Report, all: bool, in_colour: bool) -> String {
     let mut text = format!("{}\n", head(report));
     if let Some(reason) = incomplete {
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "The agent could not be asked: {}", plain(reason));
+        let what = if report.hosts.is_empty() { "The agent could not be asked" } else { "Missing" };
+        let _ = writeln!(text, "{what}: {}", plain(reason));
     }
     let painted = |(mark, colour): (&str, &str)| {
         if in_colour { format!("\x1b[{colour}m{mark}\x1b[0m") } else { mark.to_owned() }
