@@ -7,6 +7,7 @@ use crate::abort::ABORT_CAUSES;
 use crate::edge::{CONNECT_RESULTS, HotCounters};
 use crate::limit::LIMITS;
 use crate::on_demand::OnDemand;
+use crate::operations::Operations;
 use crate::reset::{CAUSES, is_of_connection};
 use crate::response::RESPONSES;
 use crate::retransmit::PHASES;
@@ -69,6 +70,8 @@ pub struct EdgeCounters {
     pub lookup: OnDemand,
     /// How they ended: numbers in place of the buckets ([`crate::lookup`]).
     pub lookup_results: OnDemand,
+    /// Requests to this server, if its protocols are walked ([`crate::protocol`]).
+    pub operations: Operations,
 }
 
 // === impl EdgeCounters ===
@@ -103,16 +106,19 @@ impl EdgeCounters {
         idle_closed_by_server_ms: OnDemand::EMPTY,
         lookup: OnDemand::EMPTY,
         lookup_results: OnDemand::EMPTY,
+        operations: Operations::EMPTY,
     };
 
     /// Adds `other` to these counters.
     pub fn merge(&mut self, other: &Self) {
         self.combine(other, u64::wrapping_add, OnDemand::merge);
+        self.operations.merge(&other.operations);
     }
 
     /// Takes `other` away again, which had been added to these counters.
     pub fn separate(&mut self, other: &Self) {
         self.combine(other, u64::wrapping_sub, OnDemand::separate);
+        self.operations.separate(&other.operations);
     }
 
     /// Adds what hooks counted on one shard; durations are counted elsewhere.
@@ -191,6 +197,8 @@ impl EdgeCounters {
             idle_closed_by_server_ms,
             lookup,
             lookup_results,
+            // Not only numbers: `merge` and `separate` do it.
+            operations: _,
         } = self;
         let both = |mine: &mut u64, theirs: u64| *mine = with(*mine, theirs);
         for (mine, theirs) in [
@@ -286,8 +294,11 @@ mod tests {
             (0..size_of::<HotCounters>() / 8).flat_map(|_| n.to_ne_bytes()).collect();
         let mut durations = OnDemand::EMPTY;
         (0..n).for_each(|_| durations.observe(9));
+        let mut operations = Operations::EMPTY;
+        (0..n).for_each(|_| operations.observe(3, 4, 9));
         let mut counters = EdgeCounters {
             responses: [n; RESPONSES],
+            operations,
             unanswered_stopping: n,
             listen_drops: n,
             synack_retransmits: n,

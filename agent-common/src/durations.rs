@@ -23,6 +23,12 @@
 //! out.
 
 use crate::edge::{FIRST_FREE_SLOT, HotCounters};
+use crate::histogram::BUCKETS;
+use crate::protocol::http1::NUMBERS;
+use crate::protocol::http1::detect::METHODS;
+
+/// A row has room for both.
+const _: () = assert!(OPERATION_DURATIONS + METHODS <= BUCKETS);
 
 /// Time from SYN to established.
 pub const CONNECT: usize = 0;
@@ -46,8 +52,13 @@ pub const DURATIONS: usize = 8;
 /// No duration, but numbers in place of the buckets: what responses said ([`crate::response`]). Few edges
 /// need them, and on their own shard, as histograms.
 pub const RESPONSE: usize = DURATIONS;
-/// How many kinds of rows there are.
-pub const KINDS: usize = DURATIONS + 1;
+/// No duration, but numbers in place of the buckets: how operations ended ([`crate::protocol::http1`]), and
+/// from [`OPERATION_DURATIONS`] on the rows that count how long they took, by method. Few edges have any.
+pub const OPERATION: usize = DURATIONS + 1;
+/// How many kinds of rows an edge's counters have.
+pub const KINDS: usize = DURATIONS + 2;
+/// Where a row of [`OPERATION`] has the number of another row for each method.
+pub const OPERATION_DURATIONS: usize = NUMBERS;
 
 /// The number of no row.
 pub const NO_HISTOGRAM: u64 = 0;
@@ -56,10 +67,14 @@ pub const MAX_SHARDS: u32 = 4;
 /// Rows below this one are reserved for the edges `other`.
 pub const FIRST_FREE_HISTOGRAM: u32 = FIRST_FREE_SLOT * ROLE_ROWS;
 
-/// Rows kept for a role; those of no kind are not used, so that no number is 0.
-const ROLE_ROWS: u32 = (KINDS as u32 + 1) * MAX_SHARDS;
+/// Kinds of which rows are kept for the edges `other`: behind the others, durations of operations by method.
+const RESERVED_KINDS: usize = KINDS + METHODS;
 
-/// The row that counts a kind of duration of the edge `other` of a role.
+/// Rows kept for a role; those of no kind are not used, so that no number is 0.
+const ROLE_ROWS: u32 = (RESERVED_KINDS as u32 + 1) * MAX_SHARDS;
+
+/// The row that counts a kind of duration of the edge `other` of a role; [`KINDS`] and above are operations'
+/// by method.
 #[inline(always)]
 pub const fn reserved(role: u32, kind: usize, shard: u32) -> u64 {
     let role = role & (FIRST_FREE_SLOT - 1);
@@ -85,7 +100,7 @@ mod tests {
     fn every_reserved_row_has_one_meaning_and_none_is_free_or_nothing() {
         let mut numbers = Vec::new();
         for role in 0..FIRST_FREE_SLOT {
-            for kind in 0..KINDS {
+            for kind in 0..RESERVED_KINDS {
                 numbers.extend((0..MAX_SHARDS).map(|shard| reserved(role, kind, shard)));
             }
         }

@@ -66,7 +66,7 @@ crate::wire! {
     }
 
     /// What hooks count about an edge, on one shard. All fields only grow while the slot is in use.
-    pub struct HotCounters: 448 {
+    pub struct HotCounters: 456 {
         /// Ended connection attempts by `CONNECT_*`, of those that hooks find; for a server, accepted
         /// connections are `ok`.
         pub connects: [u64; HOT_CONNECT_RESULTS],

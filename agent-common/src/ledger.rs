@@ -34,8 +34,12 @@ pub const RESPONSE: usize = 9;
 /// ([`crate::lookup`]); others are open.
 pub const DNS_LOOKUP: usize = 10;
 
+/// A request to a service whose protocols are walked ([`crate::protocol`]). Exported: those that were
+/// answered, or not until their connection ended; others are open.
+pub const OPERATION: usize = 11;
+
 /// How many classes there are.
-pub const CLASSES: usize = 11;
+pub const CLASSES: usize = 12;
 
 /// Label values, indexed by class.
 pub const CLASS_NAMES: [&str; CLASSES] = [
@@ -50,6 +54,7 @@ pub const CLASS_NAMES: [&str; CLASSES] = [
     "dns_answer",
     "response",
     "dns_lookup",
+    "operation",
 ];
 
 /// No memory for per-socket state, or more lookups open at one socket than it has room for.
@@ -87,15 +92,21 @@ pub const OVER_SHARE: usize = 11;
 /// A response did not come from a buffer of the program that sent it: it sent a file, or by `io_uring`,
 /// `splice`, or from a program of 32 bits.
 pub const NO_BUFFER: usize = 12;
-/// What was sent does not begin as a response of the connection's protocol does.
+/// What was sent does not begin as a response of the connection's protocol does. Of an operation: where its
+/// message, or one before it, begins and ends is not known.
 pub const UNFRAMED: usize = 13;
 
 /// A socket was closed soon after a query, without a response: whether there would have been one is not
 /// known.
 pub const CLOSED: usize = 14;
 
+/// Packets came out of order, and what was missed was more than a body.
+pub const GAP: usize = 15;
+/// More requests open on one connection, or more lines in one packet, than are walked.
+pub const OVERFLOW: usize = 16;
+
 /// How many reasons there are.
-pub const REASONS: usize = 15;
+pub const REASONS: usize = 17;
 
 /// Label values, indexed by reason.
 pub const REASON_NAMES: [&str; REASONS] = [
@@ -114,11 +125,13 @@ pub const REASON_NAMES: [&str; REASONS] = [
     "no_buffer",
     "unframed",
     "closed",
+    "gap",
+    "overflow",
 ];
 
 crate::wire! {
     /// One CPU's part of the ledger.
-    pub struct Ledger: 1464 {
+    pub struct Ledger: 1784 {
         /// Facts met, by class.
         pub seen: [u64; CLASSES],
         /// Facts lost, by class and reason.

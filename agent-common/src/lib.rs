@@ -39,9 +39,12 @@ pub mod listener;
 pub mod lookup;
 #[cfg(feature = "user")]
 pub mod on_demand;
+#[cfg(feature = "user")]
+pub mod operations;
 pub mod owner;
 pub mod peer;
 pub mod preexisting;
+pub mod protocol;
 pub mod queues;
 pub mod reset;
 pub mod response;

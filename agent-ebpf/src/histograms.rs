@@ -1,8 +1,13 @@
-//! Durations, and what responses said: in which row each is counted. The life of a row: [`agent_common::durations`].
+//! Durations, operations, and what responses said: in which row each is counted. The life of a row:
+//! [`agent_common::durations`].
 
-use agent_common::durations::{NO_HISTOGRAM, reserved};
-use agent_common::edge::{FIRST_FREE_SLOT, HotCounters};
+use agent_common::durations::{
+    KINDS, NO_HISTOGRAM, OPERATION, OPERATION_DURATIONS, is_own, reserved,
+};
+use agent_common::edge::{FIRST_FREE_SLOT, HotCounters, ROLE_SERVER};
 use agent_common::histogram::{BUCKETS, Histogram};
+use agent_common::protocol::http1::detect::METHODS;
+use agent_common::protocol::http1::{NUMBERS, method_of};
 use agent_common::slot_table::HISTOGRAMS;
 
 use crate::opaque::opaque;
@@ -58,6 +63,47 @@ pub fn count(slot: u32, role: u8, kind: usize, at: u32) {
     }
 }
 
+/// An operation that was not answered.
+pub const NO_RESPONSE: u64 = u64::MAX;
+
+/// Counts operations of a server, `times` of them: `number` is one of
+/// [`agent_common::protocol::http1`]. `elapsed_us` is how long one took, or [`NO_RESPONSE`].
+///
+/// A function of its own: what calls it has little room.
+#[inline(never)]
+pub fn count_operations(slot: u32, number: u32, times: u32, elapsed_us: u64) {
+    let Some(counters) = edges::counters(slot) else { return };
+    // SAFETY: the counters of the slot on this shard.
+    let row = unsafe { number_of(edges::shard, counters, slot, ROLE_SERVER, OPERATION) };
+    let Some(numbers) = maps::histogram(row as u32) else { return };
+    // The verifier has to see the comparison of what is used.
+    let at = opaque(number as usize);
+    if at >= NUMBERS {
+        return;
+    }
+    // SAFETY: a valid map value, and the number was checked.
+    unsafe { atomic::add((&raw mut (*numbers).buckets).cast::<u64>().add(at), times.into()) };
+    let method = opaque(method_of(number) as usize);
+    if elapsed_us == NO_RESPONSE || method >= METHODS {
+        return;
+    }
+    let otherwise = reserved(ROLE_SERVER.into(), KINDS + method, edges::shard());
+    // SAFETY: a valid map value, and the method was checked; volatile, because others write it.
+    let row = unsafe {
+        let at = (&raw mut (*numbers).buckets).cast::<u64>().add(OPERATION_DURATIONS + method);
+        match core::ptr::read_volatile(at) {
+            // That row is of all edges that found none.
+            _ if !is_own(row) => otherwise,
+            NO_HISTOGRAM => take(at, slot, otherwise),
+            number => number,
+        }
+    };
+    if let Some(histogram) = maps::histogram(row as u32) {
+        // SAFETY: a valid map value.
+        unsafe { observe_at(histogram, elapsed_us) };
+    }
+}
+
 #[inline(always)]
 unsafe fn observe_on(
     shard: impl Fn() -> u32,
@@ -69,8 +115,14 @@ unsafe fn observe_on(
 ) {
     // SAFETY: the caller's contract.
     let Some(histogram) = (unsafe { row(shard, counters, slot, role, kind) }) else { return };
+    // SAFETY: a valid map value.
+    unsafe { observe_at(histogram, value_us) };
+}
+
+#[inline(always)]
+unsafe fn observe_at(histogram: *mut Histogram, value_us: u64) {
     let bucket = maps::bucket(value_us);
-    // SAFETY: a valid map value; `bucket` is below BUCKETS.
+    // SAFETY: the caller's contract; `bucket` is below BUCKETS.
     unsafe {
         atomic::add(&raw mut (*histogram).sum_us, value_us);
         atomic::add((&raw mut (*histogram).buckets).cast::<u64>().add(bucket), 1);
@@ -86,8 +138,21 @@ unsafe fn row(
     role: u8,
     kind: usize,
 ) -> Option<*mut Histogram> {
+    // SAFETY: the caller's contract.
+    maps::histogram(unsafe { number_of(shard, counters, slot, role, kind) } as u32)
+}
+
+/// Its number.
+#[inline(always)]
+unsafe fn number_of(
+    shard: impl Fn() -> u32,
+    counters: *mut HotCounters,
+    slot: u32,
+    role: u8,
+    kind: usize,
+) -> u64 {
     // SAFETY: the caller's contract; `kind` is one of the kinds. Volatile, because others write it.
-    let number = unsafe {
+    unsafe {
         let at = (&raw mut (*counters).histograms).cast::<u64>().add(kind);
         match core::ptr::read_volatile(at) {
             // Overflow rows are numbered by role.
@@ -95,8 +160,7 @@ unsafe fn row(
             NO_HISTOGRAM => take(at, slot, reserved(u32::from(role), kind, shard())),
             number => number,
         }
-    };
-    maps::histogram(number as u32)
+    }
 }
 
 /// Takes a row for the place `at` of a slot, which had none; `otherwise` is the one to use without a free

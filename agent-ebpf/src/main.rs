@@ -41,6 +41,7 @@ mod socket_table;
 mod sync;
 mod unanswered;
 mod user_memory;
+mod walks;
 mod words;
 
 /// The verifier rejects a program in which this loop can be reached.

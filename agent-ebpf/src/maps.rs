@@ -17,6 +17,7 @@ use agent_common::listener::{ListenerRecord, ListenerRow};
 use agent_common::owner::OwnerRow;
 use agent_common::peer::{self, Note, Notes};
 use agent_common::preexisting::Preexisting;
+use agent_common::protocol::http1::Walk;
 use agent_common::queues::Queues;
 use agent_common::share::{self, ShareKey};
 use agent_common::socket::SocketState;
@@ -29,7 +30,7 @@ use aya_ebpf::macros::btf_map;
 use crate::atomic;
 use crate::slot_table::{Free, Index, Rows, SlotTable};
 use crate::sock::Sock;
-use crate::socket_storage::{BoundStorage, QuestionStorage, SocketStorage};
+use crate::socket_storage::{BoundStorage, QuestionStorage, SocketStorage, WalkStorage};
 use crate::socket_table;
 
 /// Set by the agent before load; constant for the verifier. In a map of its own, so that an agent
@@ -194,6 +195,10 @@ static BOUND: BoundStorage = BoundStorage::new();
 #[btf_map]
 static QUESTIONS: QuestionStorage = QuestionStorage::new();
 
+/// How far connections of chosen services were walked. Gone with the socket.
+#[btf_map]
+static WALKS: WalkStorage = WalkStorage::new();
+
 /// Detail records. Written by hooks without waking anyone, drained by timer. †
 #[btf_map]
 static EVENTS: RingBuf<EventHeader, { 256 * 1024 }> = RingBuf::new();
@@ -347,6 +352,18 @@ pub fn questions_or_insert(sk: *const c_void) -> Option<*mut Questions> {
     QUESTIONS.get(sk, core::ptr::null(), BPF_SK_STORAGE_GET_F_CREATE.into())
 }
 
+/// The walk of a connection, if it has one.
+#[inline(always)]
+pub fn walk(sk: *const c_void) -> Option<*mut Walk> {
+    WALKS.get(sk, core::ptr::null(), 0)
+}
+
+/// The same, of zeros at first.
+#[inline(always)]
+pub fn walk_or_insert(sk: *const c_void) -> Option<*mut Walk> {
+    WALKS.get(sk, core::ptr::null(), BPF_SK_STORAGE_GET_F_CREATE.into())
+}
+
 /// What is known of the service that a port is refused to others for, if it is.
 #[inline(always)]
 pub fn enforced(port: &EnforcedPort) -> Option<*const Enforced> {
@@ -424,6 +441,16 @@ pub fn lost(class: usize, reason: usize) {
         let at = class * agent_common::ledger::REASONS + reason;
         // SAFETY: as in `seen`.
         unsafe { atomic::add((&raw mut (*ledger).lost).cast::<u64>().add(at), 1) };
+    }
+}
+
+/// Counts facts of `class` as lost for `reason`, `times` of them.
+#[inline(always)]
+pub fn lost_times(class: usize, reason: usize, times: u32) {
+    if let Some(ledger) = LEDGER.get_ptr_mut(0) {
+        let at = class * agent_common::ledger::REASONS + reason;
+        // SAFETY: as in `seen`.
+        unsafe { atomic::add((&raw mut (*ledger).lost).cast::<u64>().add(at), times.into()) };
     }
 }
 

@@ -4,6 +4,7 @@ use core::ffi::c_void;
 
 use agent_common::answer::Questions;
 use agent_common::bound::BoundState;
+use agent_common::protocol::http1::Walk;
 use agent_common::socket::SocketState;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 
@@ -24,6 +25,8 @@ pub type SocketStorage = Storage<SocketState, 0x201>;
 pub type BoundStorage = Storage<BoundState, 0x1>;
 /// `BPF_F_NO_PREALLOC`.
 pub type QuestionStorage = Storage<Questions, 0x1>;
+/// `BPF_F_NO_PREALLOC`.
+pub type WalkStorage = Storage<Walk, 0x1>;
 
 // SAFETY: see the type: it has no state.
 unsafe impl<T, const FLAGS: usize> Sync for Storage<T, FLAGS> {}

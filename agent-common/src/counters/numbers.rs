@@ -11,7 +11,8 @@ impl EdgeCounters {
         let durations = self.durations().into_iter().flat_map(|durations| {
             [std::slice::from_ref(&durations.sum_us), &durations.buckets[..]]
         });
-        for (index, number) in (0..).zip(self.plain().into_iter().chain(durations).flatten()) {
+        let lists = self.plain().into_iter().chain(durations).chain(self.operations.lists());
+        for (index, number) in (0..).zip(lists.flatten()) {
             if *number != 0 {
                 with(index, *number);
             }
@@ -36,6 +37,7 @@ impl EdgeCounters {
             }
             index -= BUCKETS + 1;
         }
+        self.operations.add_at(index, n);
     }
 
     /// The durations, by kind ([`crate::durations`]).
@@ -97,6 +99,7 @@ impl EdgeCounters {
             idle_closed_by_server_ms: _,
             lookup: _,
             lookup_results: _,
+            operations: _,
         } = self;
         [
             connects,
@@ -152,6 +155,7 @@ impl EdgeCounters {
             idle_closed_by_server_ms: _,
             lookup: _,
             lookup_results: _,
+            operations: _,
         } = self;
         [
             connects,

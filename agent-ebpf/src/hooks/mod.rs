@@ -26,3 +26,5 @@ mod tcp_receive_reset;
 mod tcp_retransmit_skb;
 mod tcp_retransmit_synack;
 mod tcp_send_reset;
+mod walk_in;
+mod walk_out;

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use agent_common::address;
 use agent_common::histogram::Histogram;
 use agent_common::owner::PATH_BYTES;
+use agent_common::protocol::http1::replay::Connection;
 use agent_common::wire::Wire as _;
 use api_types::{AllocatePorts, Register, Release, Renew, Reserve, Timestamp, Unregister};
 use discovery::rules::{Network, Rule};
@@ -54,6 +55,7 @@ pub const BODIES: &[(&str, Body)] = &[
     ("timestamp", timestamp),
     ("snapshot", snapshot),
     ("prometheus", prometheus),
+    ("http1", http1),
 ];
 
 /// Records from the ring.
@@ -73,6 +75,28 @@ fn dns(bytes: &[u8]) {
     assert!(resolution.name.len() <= 253 && resolution.name.bytes().all(good), "{resolution:?}");
     // No record is shorter than its owner, type, class, TTL, length and address.
     assert!(resolution.addresses.len() * 15 <= bytes.len(), "{resolution:?}");
+}
+
+/// Packets of an HTTP/1 connection, each with a byte for its direction and what is missing before it, and
+/// one for its length: each request that began has ended, is open or is lost.
+fn http1(bytes: &[u8]) {
+    let mut connection = Connection::new();
+    let mut rest = bytes;
+    while let [kind, length, behind @ ..] = rest {
+        let (packet, behind) = behind.split_at(behind.len().min(usize::from(*length)));
+        let missing = u32::from(kind >> 1 & 0x3f);
+        match (kind & 1, kind >> 7) {
+            (0, 0) => connection.send(packet),
+            (_, 0) => connection.receive(packet),
+            (0, _) => connection.send_at(connection.sent.wrapping_add(missing), packet),
+            _ => connection.receive_at(connection.received.wrapping_add(missing), packet),
+        }
+        rest = behind;
+    }
+    let open = connection.open();
+    assert!(connection.counts.is_whole(open), "{:?}, {open} open", connection.counts);
+    connection.close();
+    assert!(connection.counts.is_whole(0), "{:?}", connection.counts);
 }
 
 /// BTF, the kernel's types.

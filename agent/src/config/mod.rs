@@ -37,6 +37,7 @@ use self::settings::{RENAMED, SETTINGS, Setting};
 pub use self::value::Given;
 use api_types::Skip;
 use model::balance::Weights;
+use model::directory::Pattern;
 use model::reservations::{Environment, Reservation};
 use model::segments::Policy;
 use notation::nearest;
@@ -71,6 +72,8 @@ pub struct Config {
     pub responses: bool,
     /// Count DNS lookups.
     pub dns_lookups: bool,
+    /// Protocols that are walked message by message.
+    pub protocols: Protocols,
     /// How often the kernel's counters are collected between scrapes.
     #[serde(serialize_with = "value::serialize_duration")]
     pub collection_interval: Duration,
@@ -106,6 +109,13 @@ pub struct Config {
     pub balance: Balance,
     /// Segments of the network and their policy; only in a file.
     pub segments: Arc<Policy>,
+}
+
+/// Protocols that are walked message by message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Protocols {
+    /// Of which services.
+    pub services: Vec<Pattern>,
 }
 
 /// What `portolan check` takes from the agent.
@@ -328,6 +338,7 @@ impl Default for Config {
             requests: true,
             responses: false,
             dns_lookups: true,
+            protocols: Protocols::default(),
             collection_interval: Duration::from_secs(1),
             run_stats: false,
             run_directory: PathBuf::from("/run/portolan"),

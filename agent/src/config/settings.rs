@@ -168,6 +168,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(config.dns_lookups.to_string()),
     },
     Setting {
+        key: "protocols.services",
+        flag: Flag::Value("protocols.services", "[NAMESPACE/]NAME,…"),
+        help: "Services of which every HTTP/1 request is counted, with method, status class and duration, * is any text; the kernel walks through their packets, and nothing of these is kept but numbers. Only services in a cgroup of their own, and Linux 5.17 or later",
+        set: |config, given| names::patterns(given).map(|v| config.protocols.services = v),
+        show: |config| Ok(value::quoted_list(&config.protocols.services)),
+    },
+    Setting {
         key: "collection_interval",
         flag: Flag::Value("collection-interval", "DURATION"),
         help: "How often counters are read from the kernel between scrapes",

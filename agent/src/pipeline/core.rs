@@ -33,12 +33,14 @@ use super::ports::Ports;
 use super::reconcile::{Listeners, Refused};
 use super::relate::Relate;
 use super::reservations::ReservationMonitor;
+use super::walks::Walks;
 use discovery::Names;
 use discovery::sources::Sources;
 use linux::addresses::Held;
 use linux::clock::monotonic_us;
 use linux::existing::Survey;
 use linux::probes::{Pending, Probes};
+use loader::attacher::Attachment;
 use model::corrections::Corrections;
 use model::events::{Changes, Events};
 use model::health::Traffic;
@@ -80,6 +82,7 @@ pub(super) struct Core<K> {
     refused: Refused,
     ports: Ports,
     conditions: Watch,
+    walks: Walks<Vec<Attachment>>,
     listeners: Vec<ListenerRecord>,
     addresses: Vec<Held>,
     /// The pending lookup of addresses, since when, and for which namespaces of owners.
@@ -143,6 +146,8 @@ pub(super) struct Parts<K> {
     pub relate: Relate,
     /// Conditions of network namespaces.
     pub conditions: Watch,
+    /// Services whose protocols are walked.
+    pub walks: Walks<Vec<Attachment>>,
     /// The limits of memory.
     pub keeper: Keeper,
     /// Followers of events.
@@ -178,6 +183,7 @@ impl<K: Kernel> Core<K> {
             reservations,
             relate,
             conditions,
+            walks,
             keeper,
             feed,
         } = parts;
@@ -195,6 +201,7 @@ impl<K: Kernel> Core<K> {
             refused: Refused::default(),
             ports: Ports::default(),
             conditions,
+            walks,
             listeners: Vec::new(),
             addresses: Vec::new(),
             surveying: None,

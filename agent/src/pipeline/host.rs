@@ -1,19 +1,22 @@
 //! The core's queries to the host besides the kernel's tables. Every answer comes later or not at
 //! all: the core never waits for one.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::net::SocketAddr;
 
 use agent_common::owner::OwnerRow;
 use agent_common::wire::Wire as _;
 use hashbrown::HashMap;
 
+use super::walks::Cgroup;
 use discovery::docker_proxy;
 use discovery::processes::{self, Seen};
 use linux::addresses::Held;
 use linux::conditions::{self, Conditions};
 use linux::current_holders::{self, Bound, Holding};
 use linux::existing::{self, Survey};
+use linux::hierarchy::Hierarchy;
 use linux::holders::Holder;
 use linux::inspection::{Inspection, inspect};
 use linux::probes::{Kind, Outcome, Pending, Probes};
@@ -51,9 +54,15 @@ pub(super) trait Host: Send {
     /// these users made.
     fn conditions(&self, trusted: Vec<u32>) -> Pending<Conditions>;
 
+    /// The folder of a cgroup, by its id; none if there is none.
+    fn cgroup(&self, id: u64) -> Pending<Option<Cgroup>>;
+
     /// Statistics of the lookups.
     fn probes(&self) -> ProbesView;
 }
+
+/// Cgroups that are looked through for one.
+const MOST_CGROUPS: usize = 65_536;
 
 /// A socket whose holder is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -126,8 +135,32 @@ impl Host for Probes {
         self.ask(Kind::NetworkConditions, move || Ok(conditions::read(&trusted)))
     }
 
+    fn cgroup(&self, id: u64) -> Pending<Option<Cgroup>> {
+        self.ask(Kind::Cgroup, move || Cgroup::find(id))
+    }
+
     fn probes(&self) -> ProbesView {
         view(&self.counts())
+    }
+}
+
+// === impl Cgroup ===
+
+impl Cgroup {
+    fn find(id: u64) -> io::Result<Option<Self>> {
+        let Some(tree) = Hierarchy::find()? else { return Ok(None) };
+        let (mut found, mut below) = (None, Vec::new());
+        tree.walk(MOST_CGROUPS, |one, path, _| {
+            let within = |parent: &String| path.strip_prefix(parent.as_str());
+            if one == id {
+                found = Some(path.to_owned());
+            } else if found.as_ref().and_then(within).is_some_and(|rest| rest.starts_with('/')) {
+                below.push(one);
+            }
+        });
+        let Some(path) = found else { return Ok(None) };
+        let path = tree.mount().join(path.trim_start_matches('/'));
+        Ok(Some(Self { folder: File::open(&path)?, path, below }))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The kernel half as the core sees it: tables to drain, rows to give back, and how it is.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 
 use agent_common::attempt::AttemptKey;
 use agent_common::edge::EdgeKey;
@@ -11,8 +13,10 @@ use agent_common::slot_table::Reclaim;
 use agent_common::unsent::UnsentKey;
 use hashbrown::HashMap;
 
+use loader::attacher::Attachment;
 use loader::bpf::{self, ProgramRuns};
 use loader::drain::Drained;
+use loader::later::WALKS;
 use loader::object::Link;
 use model::enforcement::Verdicts;
 use model::snapshot::{Disabled, HookView, MapView};
@@ -60,6 +64,9 @@ pub(super) trait Kernel {
 
     /// Takes in which cgroups at the first level are a user's, by id and user.
     fn set_delegated(&mut self, cgroups: &HashMap<u64, u32>) -> io::Result<()>;
+
+    /// Walks the packets of a cgroup, given by its folder, as long as what is returned lives; or why not.
+    fn walk(&self, folder: &File, path: &Path) -> Result<Vec<Attachment>, String>;
 
     /// Takes over which ports to refuse to whom.
     fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()>;
@@ -143,6 +150,11 @@ impl Kernel for loader::load::Kernel {
 
     fn set_delegated(&mut self, cgroups: &HashMap<u64, u32>) -> io::Result<()> {
         self.drain.set_delegated(cgroups)
+    }
+
+    fn walk(&self, folder: &File, path: &Path) -> Result<Vec<Attachment>, String> {
+        let attach = |program| self.attacher.attach_opened(program, folder, path);
+        WALKS.map(attach).into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())
     }
 
     fn enforce(&mut self, verdicts: Verdicts) -> io::Result<()> {

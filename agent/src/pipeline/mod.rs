@@ -25,6 +25,7 @@ mod reservations;
 #[cfg(test)]
 mod simulation;
 mod views;
+mod walks;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use self::memory::{Keeper, Meter};
 use self::notify::Manager;
 use self::relate::Relate;
 use self::reservations::ReservationMonitor;
+use self::walks::Walks;
 use crate::config::{Config, ConfigError, host_name, own_names};
 use crate::state::{StateActor, StateFile, StateHandle};
 use crate::{occupant, privileges};
@@ -53,6 +55,7 @@ use linux::hierarchy::Hierarchy;
 use linux::namespace_names;
 use linux::probes::Probes;
 use loader::hooks::INFERRED_WITHOUT;
+use loader::later::WALKS;
 use loader::load::Disabled;
 use loader::load::{Kernel, MAX_SHARDS, Options};
 use loader::maps::HISTOGRAMS_PER_EDGE;
@@ -108,6 +111,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let owners = Owners::trusting(config.trusted_users.iter().copied());
     let reservations = ReservationMonitor::new(state.clone(), config);
     // Withheld rows would be lost if the agent of a pinned kernel half were killed.
+    let walks = Walks::new(config.protocols.services.clone());
     let keeper = Keeper::new(if config.pin { Meter::default() } else { meter });
     let feed = EventFeed::default();
     let log = config.events.log.as_ref().map(|to| EventLog::start(to, &feed)).transpose()?;
@@ -126,6 +130,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
             reservations,
             relate,
             conditions,
+            walks,
             keeper,
             feed,
         };
@@ -263,8 +268,7 @@ fn options(config: &Config, meter: &Meter) -> Options {
         run_stats: config.run_stats,
         cgroup_root: Hierarchy::find().ok().flatten().map(|tree| tree.mount().to_owned()),
         disabled: config.disable_hooks.iter().chain(&config.disable_fields).cloned().collect(),
-        // No feature attaches anything after the start yet; see `privileges::features`.
-        later: Vec::new(),
+        later: if config.protocols.services.is_empty() { Vec::new() } else { WALKS.to_vec() },
     }
 }
 

@@ -56,11 +56,10 @@ pub enum Lost {
 
 const EVERYWHERE: fn(&Host) -> bool = |_| true;
 
-/// Whether something is attached after startup, to a cgroup or to a function of an executable
-/// (`loader/attacher.rs`). No setting does so yet; one that does is evaluated here, and its
-/// capabilities and system calls are kept.
-pub fn attaches_later(_config: &Config) -> bool {
-    false
+/// Whether something is attached after startup (`loader/attacher.rs`): its capabilities and system calls
+/// are kept.
+pub fn attaches_later(config: &Config) -> bool {
+    !config.protocols.services.is_empty()
 }
 
 /// The table.
@@ -192,24 +191,29 @@ pub const FEATURES: &[Feature] = &[
         }],
     },
     Feature {
-        name: "attaching to cgroups and functions of programs while it runs",
+        name: "operations of chosen services (protocols.services)",
         wanted: attaches_later,
-        needs: &[
-            Need {
-                capability: Capability::NetAdmin,
-                span: Span::Always,
-                on: EVERYWHERE,
-                why: "linking a program to the packets of a cgroup (bpf_prog_attach_check_attach_type, kernel/bpf/syscall.c)",
-                lost_without: Lost::Only("data read from packets of selected services"),
-            },
-            Need {
-                capability: Capability::SysAdmin,
-                span: Span::Always,
-                on: EVERYWHERE,
-                why: "uprobes (perf_uprobe_event_init, kernel/events/core.c); CAP_PERFMON is not enough",
-                lost_without: Lost::Only("data read at functions of programs and libraries"),
-            },
-        ],
+        needs: &[Need {
+            capability: Capability::NetAdmin,
+            span: Span::Always,
+            on: EVERYWHERE,
+            why: "linking a program to the packets of a cgroup (bpf_prog_attach_check_attach_type, kernel/bpf/syscall.c)",
+            lost_without: Lost::Only(
+                "operations of services in protocols.services: methods, statuses and durations of their requests",
+            ),
+        }],
+    },
+    Feature {
+        name: "attaching to functions of programs while it runs",
+        // No setting does so yet.
+        wanted: |_| false,
+        needs: &[Need {
+            capability: Capability::SysAdmin,
+            span: Span::Always,
+            on: EVERYWHERE,
+            why: "uprobes (perf_uprobe_event_init, kernel/events/core.c); CAP_PERFMON is not enough",
+            lost_without: Lost::Only("data read at functions of programs and libraries"),
+        }],
     },
     Feature {
         name: "the kernel's timing of our programs (run_stats)",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api_types::{Access, OPERATIONS};
 use loader::hooks::{HOOKS, Hook, Kind};
+use loader::later::LATER;
 
 use super::LAYERS;
 use crate::commands::{DONE, FAILED, INVALID, UNREACHED};
@@ -76,8 +77,9 @@ fn every_hook_feeds_a_metric_and_every_hook_that_a_metric_names_exists() {
     };
     for name in fed.iter().filter(|name| is_word(name) && !NOT_HOOKS.contains(name)) {
         assert!(
-            HOOKS.iter().any(|hook| hook.name == *name),
-            "`fed_by` names {name}, which agent/crates/loader/src/hooks.rs lacks"
+            HOOKS.iter().any(|hook| hook.name == *name)
+                || LATER.iter().any(|later| later.program == *name),
+            "`fed_by` names {name}, which agent/crates/loader/src/hooks.rs and later.rs lack"
         );
     }
 }

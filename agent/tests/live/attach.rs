@@ -1,5 +1,5 @@
 //! Programs that are attached after startup: to one cgroup, to one function of one file, and
-//! detached with their handle. No setting uses them yet, so the loader is used directly.
+//! detached with their handle. The loader is used directly.
 
 use std::fs;
 use std::hint::black_box;
@@ -85,8 +85,13 @@ fn attaching_after_the_start_takes_the_capabilities_of_its_row() {
     };
     let kernel = start(&root);
     let cgroup = Cgroup::make(&root, "rights");
-    let feature = FEATURES.iter().find(|feature| feature.name.starts_with("attaching"));
-    let row = feature.expect("a row").needs.iter().map(|need| need.capability);
+    let attaching =
+        ["operations of chosen services (protocols.services)", "attaching to functions"];
+    let features = attaching.map(|name| {
+        let row = FEATURES.iter().find(|feature| feature.name.starts_with(name));
+        row.expect("a row")
+    });
+    let row = features.iter().flat_map(|feature| feature.needs).map(|need| need.capability);
     // There every call of bpf(2) takes it; that is a row of its own.
     let always = facts::kernel_is_before(5, 19).then_some(Capability::Bpf);
     let needed: Vec<Capability> = row.chain(always).collect();
@@ -185,21 +190,21 @@ fn place_of(function: Function) -> (PathBuf, u64) {
 }
 
 /// Where the cgroup v2 tree is mounted.
-fn cgroup_root() -> Option<PathBuf> {
+pub(crate) fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
     line.split(' ').nth(4).map(PathBuf::from)
 }
 
 /// A cgroup of its own, removed when dropped.
-struct Cgroup {
-    folder: PathBuf,
+pub(crate) struct Cgroup {
+    pub(crate) folder: PathBuf,
     /// The processes of the cgroup that this one is in.
     home: PathBuf,
 }
 
 impl Cgroup {
-    fn make(root: &Path, name: &str) -> Self {
+    pub(crate) fn make(root: &Path, name: &str) -> Self {
         let folder = root.join(format!("portolan-attach-{name}-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap();
@@ -208,7 +213,7 @@ impl Cgroup {
     }
 
     /// Runs `f` while this process is in the cgroup: a socket belongs to where it was made.
-    fn during<T>(&self, f: impl FnOnce() -> T) -> T {
+    pub(crate) fn during<T>(&self, f: impl FnOnce() -> T) -> T {
         let pid = std::process::id().to_string();
         fs::write(self.folder.join("cgroup.procs"), &pid).unwrap();
         let made = f();

@@ -94,6 +94,7 @@ mod memory;
 mod names;
 mod notes;
 mod open_connections;
+mod operations;
 mod otlp;
 mod package;
 mod page;

@@ -17,6 +17,7 @@ pub fn board(limits: &Limits) -> Board {
             Row { title: "Server or network?", height: 9, panels: layers(limits) },
             Row { title: "Clients", height: 8, panels: clients(limits) },
             Row { title: "Responses", height: 8, panels: responses() },
+            Row { title: "Operations", height: 8, panels: operations() },
             Row { title: "DNS", height: 8, panels: lookups() },
             Row { title: "Backends", height: 8, panels: backends() },
             Row { title: "Dependencies", height: 8, panels: dependencies(limits) },
@@ -106,6 +107,22 @@ fn responses() -> Vec<Panel> {
             .query(format!("{} / ({} > 0)", connections(", security=\"plaintext\""), connections(", security!=\"unknown\"")), "plain text")
             .or_else("no recognised protocol")
             .between(0.0, 1.0),
+    ]
+}
+
+fn operations() -> Vec<Panel> {
+    vec![
+        Panel::lines("Operations by method and status", "Requests per second that the service answers, each one counted (protocols.services in the agent's configuration).", Unit::RequestsPerSecond, 8)
+            .query(format!("sum by (operation, status) (rate(portolan_operations_total{{{TO}}}[$__rate_interval]))"), "{{operation}} {{status}}")
+            .or_else("not in protocols.services")
+            .stacked(),
+        Panel::lines("P99 by method", "One request in 100 takes longer, from its first byte in to the first byte of the response out. Logarithmic axis.", Unit::Seconds, 8)
+            .query(format!("histogram_quantile(0.99, sum by (operation, le) (rate(portolan_operation_duration_seconds_bucket{{{TO}}}[$__rate_interval])))"), "{{operation}}")
+            .or_else("not in protocols.services")
+            .by_factors(),
+        Panel::lines("Unanswered", "Requests per second that had no response when their connection ended, by client.", Unit::RequestsPerSecond, 8)
+            .query(format!("sum by (client) (rate(portolan_operations_unanswered_total{{{TO}}}[$__rate_interval]))"), "{{client}}")
+            .or_else("not in protocols.services"),
     ]
 }
 

@@ -133,6 +133,13 @@ pub struct Edge {
     /// `timeout`. Of a client; the server is the resolver.
     #[serde(default)]
     pub dns: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Requests by protocol (`http`) and operation (the method), each one counted; likewise. Only of
+    /// services in `protocols.services` of the agent's configuration.
+    #[serde(default)]
+    pub operations: BTreeMap<String, BTreeMap<String, OperationCounts>>,
+    /// Requests by protocol that had no response when their connection ended; likewise.
+    #[serde(default)]
+    pub operations_unanswered: BTreeMap<String, u64>,
     /// Connection requests that the listener dropped (role `listener`).
     pub listen_overflows: u64,
     /// SYN-ACKs that the listener retransmitted (role `listener`).
@@ -146,6 +153,15 @@ pub struct Edge {
     /// How long DNS lookups took that got a response.
     #[serde(default)]
     pub dns_lookup: Latency,
+}
+
+/// Requests of one kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OperationCounts {
+    /// How many were answered, by status (`1xx` to `5xx`).
+    pub statuses: BTreeMap<String, u64>,
+    /// Time from the first byte of a request to the first byte of its final response.
+    pub duration: Latency,
 }
 
 /// Something that went wrong on an edge.

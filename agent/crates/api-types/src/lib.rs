@@ -32,7 +32,7 @@ pub use self::discovery::{
     LbAddress, LbEndpoint, LbSocket, LbSocketAddress, Locality, ServiceEndpoint, TargetGroup,
     TargetGroups,
 };
-pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners};
+pub use self::edges::{Cause, Edge, Edges, Latency, Listener, Listeners, OperationCounts};
 pub use self::event_filter::{EventFacts, EventFilter, is_called};
 pub use self::events::{Change, Event, EventKind, Events};
 pub use self::finding::{DOCS_URL, Evidence, Finding, Severity, set_docs_url};

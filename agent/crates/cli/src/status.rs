@@ -243,6 +243,7 @@ bind           0         0        0
 dns_answer     0         0        0
 response       6         5        1  unframed 1
 dns_lookup     0         0        0
+operation      6         5        1  gap 1
   The kernel skipped 1 run of hooks because one was running on that CPU already.
 
 MAP     USED  CAPACITY  FULL

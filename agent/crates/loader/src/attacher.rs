@@ -73,14 +73,26 @@ impl Attacher {
 
     /// Attaches a program to a cgroup, given by its folder, and those below it.
     pub fn attach_cgroup(&self, program: &str, folder: &Path) -> Result<Attachment, Error> {
+        match File::open(folder) {
+            Ok(file) => self.attach_opened(program, &file, folder),
+            Err(source) => {
+                let (program, ..) = self.loaded(program)?;
+                Err(Error::System { program, target: folder.to_owned(), source })
+            }
+        }
+    }
+
+    /// As [`Self::attach_cgroup`], for a folder that is open; `path` names it in errors.
+    pub fn attach_opened(
+        &self,
+        program: &str,
+        folder: &File,
+        path: &Path,
+    ) -> Result<Attachment, Error> {
         let (name, target, fd) = self.loaded(program)?;
         let attach_type =
             target.cgroup_attach_type().ok_or(Error::Target { program: name, what: "a cgroup" })?;
-        let attach = || {
-            let folder = File::open(folder)?;
-            bpf::attach_cgroup(fd.as_fd(), folder.as_fd(), attach_type)
-        };
-        finish(name, folder, attach())
+        finish(name, path, bpf::attach_cgroup(fd.as_fd(), folder.as_fd(), attach_type))
     }
 
     /// Attaches a program to the instruction `offset` bytes into a program file or library, in

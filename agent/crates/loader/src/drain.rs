@@ -1,18 +1,18 @@
 //! Reads what the kernel half counted. Tables are read through mmap without system calls; the
 //! socket iteration brings them up to date first; the ring is emptied by timer.
 
+mod counters;
+
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use agent_common::attempt::OVERDUE_NS;
 use agent_common::counters::EdgeCounters;
-use agent_common::durations::{self, KINDS, NO_HISTOGRAM, is_own, reserved};
-use agent_common::edge::{EdgeKey, EdgeRow, FIRST_FREE_SLOT, HotCounters};
-use agent_common::histogram::Histogram;
+use agent_common::durations::{self, KINDS, NO_HISTOGRAM, OPERATION, is_own};
+use agent_common::edge::{EdgeKey, EdgeRow, HotCounters};
 use agent_common::ledger::{BIND, Ledger};
 use agent_common::listener::{ListenerKey, ListenerRecord, ListenerRow};
-use agent_common::on_demand::OnDemand;
 use agent_common::owner::{OWNER_OVERFLOW, OwnerKey, OwnerRow};
 use agent_common::slot_table::{Reclaim, SlotRow};
 use agent_common::unsent::{UnsentKey, UnsentRow};
@@ -34,7 +34,7 @@ use super::slot_table::{self, SlotTable};
 use super::socket_table::SocketTable;
 use agent_common::decode;
 use agent_common::decode::dns;
-use agent_common::drained::{Edge, Row, Table};
+use agent_common::drained::Row;
 
 /// At most this many records leave the ring in one drain, so that a flood cannot stall it.
 const MAX_EVENTS: usize = 4096;
@@ -53,6 +53,8 @@ pub struct Drain {
     /// one: the row of counters, and the kind.
     histograms_in_use: u64,
     places_without: Vec<(usize, usize)>,
+    /// Likewise of operations: the row that counts how they ended, and the method.
+    methods_without: Vec<(u64, usize)>,
     listeners: SlotTable<ListenerRow>,
     unsent: SlotTable<UnsentRow>,
     owners: SlotTable<OwnerRow>,
@@ -109,6 +111,7 @@ impl Drain {
             histograms: Histograms::new(parts)?,
             histograms_in_use: 0,
             places_without: Vec::new(),
+            methods_without: Vec::new(),
             listeners: SlotTable::new(parts, &slot_table::LISTENERS)?,
             unsent: SlotTable::new(parts, &slot_table::UNSENT)?,
             owners: SlotTable::new(parts, &slot_table::OWNERS)?,
@@ -231,6 +234,11 @@ impl Drain {
                     let at = durations::offset_of(kind);
                     *number = self.counters.swap_word(index, at, NO_HISTOGRAM)?;
                 }
+                let operations = numbers.get(OPERATION).copied().filter(|number| is_own(*number));
+                let of_methods = operations.map(|number| self.histograms.of_operations(number));
+                if let Some(of_methods) = of_methods.transpose()? {
+                    self.histograms.give_back(&of_methods, tenant)?;
+                }
                 self.histograms.give_back(&numbers, tenant)?;
                 self.counters_map.insert(&(index as u32), &HotCounters::zeroed())?;
             }
@@ -310,75 +318,6 @@ impl Drain {
             }
         }
         Ok(new)
-    }
-
-    fn read_edges(&mut self, ledger: &Ledger, now_us: u64) -> io::Result<Vec<Edge>> {
-        let mut edges = Vec::new();
-        self.histograms_in_use = 0;
-        self.places_without.clear();
-        for slot in self.edges.reached(ledger) {
-            let Some(born_us) = self.edges.born_us(slot, now_us)? else { continue };
-            let EdgeRow { mut key, local, remote, .. } = self.edges.row(slot)?;
-            if slot < FIRST_FREE_SLOT {
-                // These are numbered by role.
-                key.role = slot as u8;
-            }
-            let counters = self.read_counters(slot as usize)?;
-            let table = Table::Edges;
-            edges.push(Edge { table, slot, key, local, remote, born_us, counters });
-        }
-        self.offer_histograms()?;
-        Ok(edges)
-    }
-
-    /// Places that found no histogram look for one again if there are free ones: not all may have been
-    /// refused for the same reason.
-    fn offer_histograms(&mut self) -> io::Result<()> {
-        if self.histograms_in_use >= self.histograms.own() {
-            self.places_without.clear();
-        }
-        for (index, kind) in self.places_without.drain(..) {
-            self.counters.swap_word(index, durations::offset_of(kind), NO_HISTOGRAM)?;
-        }
-        Ok(())
-    }
-
-    /// What a slot has counted on all shards.
-    fn read_counters(&mut self, slot: usize) -> io::Result<Arc<EdgeCounters>> {
-        let mut counters = EdgeCounters::ZERO;
-        let mut sums: [Option<Histogram>; KINDS] = [None; KINDS];
-        for shard in 0..self.shards {
-            let index = slot * self.shards + shard;
-            let hot = self.counters.read(index)?;
-            counters.add_hot(&hot);
-            for (kind, (sum, number)) in sums.iter_mut().zip(hot.histograms).enumerate() {
-                if slot < FIRST_FREE_SLOT as usize {
-                    let number = reserved(slot as u32, kind, shard as u32);
-                    self.histograms.add_to(sum, number)?;
-                } else if is_own(number) {
-                    self.histograms_in_use += 1;
-                    self.histograms.add_to(sum, number)?;
-                } else if number != NO_HISTOGRAM {
-                    self.places_without.push((index, kind));
-                }
-            }
-        }
-        if self.last.len() <= slot {
-            self.last.resize(slot + 1, None);
-        }
-        let Some(last) = self.last.get_mut(slot) else { return Ok(Arc::new(counters)) };
-        {
-            let mut before = last.as_deref().into_iter().flat_map(EdgeCounters::durations);
-            for (durations, now) in counters.durations_mut().into_iter().zip(&sums) {
-                *durations = OnDemand::after(before.next(), now.as_ref());
-            }
-            let said = sums[durations::RESPONSE].unwrap_or(Histogram::EMPTY).buckets;
-            counters.responses.iter_mut().zip(said).for_each(|(number, said)| *number = said);
-        }
-        match last {
-            Some(last) if **last == counters => Ok(Arc::clone(last)),
-            last => Ok(Arc::clone(last.insert(Arc::new(counters)))),
-        }
     }
 }
 

@@ -2,9 +2,11 @@
 //! a row: [`agent_common::durations`].
 
 use std::io;
+use std::mem::offset_of;
 
-use agent_common::durations::{FIRST_FREE_HISTOGRAM, is_own};
+use agent_common::durations::{FIRST_FREE_HISTOGRAM, NO_HISTOGRAM, OPERATION_DURATIONS, is_own};
 use agent_common::histogram::Histogram;
+use agent_common::protocol::http1::detect::METHODS;
 use agent_common::share::Tenant;
 use agent_common::slot_table::HISTOGRAMS;
 use agent_common::wire::Wire as _;
@@ -28,7 +30,7 @@ impl Histograms {
     /// Takes over the maps.
     pub fn new(parts: &mut Parts) -> anyhow::Result<Self> {
         let rows: Map<u32, Histogram> = parts.map(&maps::HISTOGRAMS)?;
-        let mapped = rows.mapped().context("mapping the histograms")?;
+        let mapped = rows.mapped_writable().context("mapping the histograms")?;
         let freed = Freed::new(parts, HISTOGRAMS)?;
         Ok(Self { rows, mapped, free: parts.stack(&maps::HISTOGRAM_FREE)?, freed })
     }
@@ -55,6 +57,31 @@ impl Histograms {
             None => *sum = Some(row),
         }
         Ok(())
+    }
+
+    /// The rows that count how long an edge's operations took, by method; `number` is that of the row that
+    /// counts how they ended.
+    pub fn of_operations(&mut self, number: u64) -> io::Result<[u64; METHODS]> {
+        let number = usize::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let mut numbers = [NO_HISTOGRAM; METHODS];
+        for (method, found) in numbers.iter_mut().enumerate() {
+            *found = self.rows_of(number, method, None)?;
+        }
+        Ok(numbers)
+    }
+
+    /// Has a method of such a row look for another row at its next operation.
+    pub fn forget_of_operations(&mut self, number: u64, method: usize) -> io::Result<()> {
+        let number = usize::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.rows_of(number, method, Some(NO_HISTOGRAM)).map(|_| ())
+    }
+
+    fn rows_of(&mut self, number: usize, method: usize, new: Option<u64>) -> io::Result<u64> {
+        let at = offset_of!(Histogram, buckets) + (OPERATION_DURATIONS + method) * 8;
+        match new {
+            Some(new) => self.mapped.swap_word(number, at, new),
+            None => self.mapped.word(number, at),
+        }
     }
 
     /// Clears rows that an edge of a tenant had and offers them again; other numbers are left alone.

@@ -16,6 +16,8 @@ pub struct Later {
 pub enum Target {
     /// A cgroup: packets that its sockets receive.
     CgroupIngress,
+    /// A cgroup: packets that its sockets send.
+    CgroupEgress,
     /// A function of a program file.
     Function,
 }
@@ -24,13 +26,19 @@ pub enum Target {
 pub const LATER: &[Later] = &[
     Later { program: "probe_cgroup", target: Target::CgroupIngress },
     Later { program: "probe_function", target: Target::Function },
+    Later { program: WALKS[0], target: Target::CgroupIngress },
+    Later { program: WALKS[1], target: Target::CgroupEgress },
 ];
+
+/// What walks through the packets of a service's cgroup: those that it receives, and those that it sends.
+pub const WALKS: [&str; 2] = ["walk_in", "walk_out"];
 
 impl Target {
     /// The kernel's attach type, for a cgroup.
     pub fn cgroup_attach_type(self) -> Option<bpf_attach_type> {
         match self {
             Self::CgroupIngress => Some(bpf_attach_type::BPF_CGROUP_INET_INGRESS),
+            Self::CgroupEgress => Some(bpf_attach_type::BPF_CGROUP_INET_EGRESS),
             Self::Function => None,
         }
     }

@@ -190,6 +190,7 @@ pub const MAPS: &[Spec] = &[
     SOCKETS_LIVE,
     LISTENER_ROOM,
     SOCKETS,
+    private("WALKS", Reader::Hooks),
     private("OWNER_SCRATCH", Reader::Hooks),
     private("EVENT_RATES", Reader::Hooks),
     private("ANSWER_RATES", Reader::Hooks),

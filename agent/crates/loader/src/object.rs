@@ -260,7 +260,7 @@ fn load_later(ebpf: &mut Ebpf, later: &Later) -> anyhow::Result<Link> {
         .program_mut(later.program)
         .ok_or_else(|| anyhow!("the kernel object has no program {}", later.program))?;
     match later.target {
-        Target::CgroupIngress => {
+        Target::CgroupIngress | Target::CgroupEgress => {
             let program: &mut CgroupSkb = program.try_into()?;
             program.load()?;
         }

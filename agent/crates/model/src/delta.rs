@@ -13,7 +13,9 @@ use agent_common::address::{self, Address};
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
 use agent_common::edge::{EdgeKey, ROLE_SERVER};
-use agent_common::ledger::{CLASSES, CONNECTION, DNS_LOOKUP, EDGE, REQUEST, RESET, RESPONSE};
+use agent_common::ledger::{
+    CLASSES, CONNECTION, DNS_LOOKUP, EDGE, OPERATION, REQUEST, RESET, RESPONSE,
+};
 use agent_common::response;
 use agent_common::slot_table::Reclaim;
 
@@ -269,6 +271,7 @@ fn add_facts(exported: &mut [u64; CLASSES], before: Option<&EdgeCounters>, now: 
             (RESET, sum(&counters.resets_sent).wrapping_add(sum(&counters.resets_received))),
             (RESPONSE, response::looked_at(&counters.responses)),
             (DNS_LOOKUP, counters.looked_up()),
+            (OPERATION, counters.operations.total()),
         ]
     };
     let had = before.map_or_else(|| facts(&EdgeCounters::ZERO), facts);

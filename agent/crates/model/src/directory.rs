@@ -101,7 +101,8 @@ impl Pattern {
             .then(|| Self { namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
 
-    fn fits(&self, name: &str, namespace: &str) -> bool {
+    /// Whether a service is called so.
+    pub fn fits(&self, name: &str, namespace: &str) -> bool {
         self.namespace.as_ref().is_none_or(|wanted| fits(wanted, namespace))
             && fits(&self.name, name)
     }

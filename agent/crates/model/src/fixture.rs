@@ -10,7 +10,8 @@ use agent_common::counters::EdgeCounters;
 use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, CONNECT_TIMEOUT};
 use agent_common::histogram::Histogram;
 use agent_common::ledger::{
-    CONNECTION, EDGE, EVENT, Ledger, NO_SLOT, RATE_LIMITED, REQUEST, RESPONSE, UNFRAMED,
+    CONNECTION, EDGE, EVENT, GAP, Ledger, NO_SLOT, OPERATION, RATE_LIMITED, REQUEST, RESPONSE,
+    UNFRAMED,
 };
 use agent_common::lookup;
 use agent_common::on_demand::OnDemand;
@@ -220,6 +221,11 @@ pub fn snapshot() -> Snapshot {
         from_internet.responses[at] = count;
     }
 
+    for (method, class, micros) in [(0, 2, 900), (0, 2, 1_100), (0, 4, 300), (2, 5, 30_000)] {
+        from_internet.operations.observe(method, class, micros);
+    }
+    from_internet.operations.observe_unanswered();
+
     let mut listening = EdgeCounters::ZERO;
     listening.listen_drops = 4;
     listening.synack_retransmits = 6;
@@ -230,6 +236,8 @@ pub fn snapshot() -> Snapshot {
     kernel.seen[REQUEST] = 8;
     kernel.seen[RESPONSE] = 6;
     kernel.lost[RESPONSE][UNFRAMED] = 1;
+    kernel.seen[OPERATION] = 6;
+    kernel.lost[OPERATION][GAP] = 1;
     kernel.seen[EDGE] = 4;
     kernel.lost[EDGE][NO_SLOT] = 1;
     kernel.seen[EVENT] = 9;
@@ -313,7 +321,7 @@ pub fn snapshot() -> Snapshot {
         unverified_connects: by_user(1500, 70),
         ledger: LedgerView {
             kernel,
-            exported: [18, 8, 4, 15, 3, 2, 7, 0, 0, 5, 0],
+            exported: [18, 8, 4, 15, 3, 2, 7, 0, 0, 5, 0, 5],
             recursion_misses: 1,
         },
         hooks: vec![

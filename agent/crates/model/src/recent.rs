@@ -329,17 +329,22 @@ impl RecentView {
 /// from there.
 pub fn share_responses(rows: &mut [WindowRow]) {
     let servers = rows.iter().filter(|row| row.is_other_side && row.labels.role == Role::Server);
-    let answered = servers.filter(|row| row.counters.responses != [0; RESPONSES]);
+    let has_any = |row: &&WindowRow| {
+        row.counters.responses != [0; RESPONSES] || !row.counters.operations.is_empty()
+    };
+    let answered = servers.filter(has_any);
     let answered: Vec<_> =
-        answered.map(|row| (Arc::clone(&row.labels), row.counters.responses)).collect();
+        answered.map(|row| (Arc::clone(&row.labels), Arc::clone(&row.counters))).collect();
     let answered: HashMap<_, _> =
-        answered.iter().map(|(labels, responses)| (labels.ends(), responses)).collect();
+        answered.iter().map(|(labels, counters)| (labels.ends(), counters)).collect();
     if answered.is_empty() {
         return;
     }
     for row in rows.iter_mut().filter(|row| row.labels.role == Role::Client) {
-        if let Some(responses) = answered.get(&row.labels.ends()) {
-            Arc::make_mut(&mut row.counters).responses = **responses;
+        if let Some(theirs) = answered.get(&row.labels.ends()) {
+            let mine = Arc::make_mut(&mut row.counters);
+            mine.responses = theirs.responses;
+            mine.operations = theirs.operations.clone();
         }
     }
 }

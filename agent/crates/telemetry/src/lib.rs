@@ -25,6 +25,7 @@ mod listeners;
 mod lookups;
 mod memory;
 mod metric;
+mod operations;
 mod otlp;
 mod probes;
 pub mod process;

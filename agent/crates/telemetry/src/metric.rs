@@ -13,9 +13,9 @@ use super::otlp::Points;
 use super::{Format, View};
 use super::{
     aborts, agent, backends, conditions, conflicts, connects, ephemeral, events, hooks, idle,
-    latency, ledger, limited, listeners, lookups, memory, probes, process, pushes, queues,
-    recovery, reservations, resets, responses, segments, services, sources, traffic, unanswered,
-    unverified,
+    latency, ledger, limited, listeners, lookups, memory, operations, probes, process, pushes,
+    queues, recovery, reservations, resets, responses, segments, services, sources, traffic,
+    unanswered, unverified,
 };
 
 /// One metric.
@@ -73,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Metric> {
         connects::METRICS,
         latency::METRICS,
         responses::METRICS,
+        operations::METRICS,
         lookups::METRICS,
         unanswered::METRICS,
         traffic::METRICS,

@@ -239,6 +239,7 @@ const CLASSES_EXPLAINED: [&str; CLASSES] = [
     "a DNS response with records to a program of this host; found as parsed or as malformed",
     "the first response of an exchange, on a connection that is neither TLS nor of an unknown protocol; found in `portolan_responses_total`, or as the first of a connection without statuses in `portolan_connection_security_total`",
     "a DNS query over UDP; found in `portolan_dns_lookups_total` once it has ended: until then it is open",
+    "a request to a service of `protocols.services`; found in `portolan_operations_total` or `portolan_operations_unanswered_total` once it has ended: until then it is open",
 ];
 
 /// What each reason for a loss means, in the contract's order.
@@ -256,8 +257,10 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
     "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in a row `other` of that tenant, whose namespace names it; others still find room",
     "the response came from no buffer of its program: sent from a file, by io_uring, splice or sendmmsg, or by a 32-bit program",
-    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged; of a DNS lookup: no message that can be read",
+    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged; of a DNS lookup: no message that can be read; of an operation: where its message, or one before it, ends cannot be told, so requests are not counted until the connection's next exchange",
     "a program closed its socket within a second of a DNS query, without a response: it may have had its answer from another server",
+    "of an operation: packets of a request arrived in the wrong order, or its beginning was not seen; its response was, and its method is not known",
+    "of an operation: more than 32 requests were open on a connection, or one packet had more than 2048 lines",
 ];
 
 /// The whole text.

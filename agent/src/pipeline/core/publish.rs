@@ -3,12 +3,12 @@
 use super::{Core, Now};
 use crate::pipeline::account::Elsewhere;
 use crate::pipeline::kernel::Kernel;
-use crate::pipeline::labels::namespace_of;
+use crate::pipeline::labels::{local_name, namespace_of};
 use crate::pipeline::views;
 use agent_common::drained::Table;
 use loader::drain::Drained;
 use model::queues;
-use model::snapshot::{LedgerView, Snapshot};
+use model::snapshot::{Disabled, LedgerView, Snapshot};
 
 impl<K: Kernel> Core<K> {
     /// Updates every table and makes the snapshot.
@@ -66,13 +66,15 @@ impl<K: Kernel> Core<K> {
         self.full_tables.observe(&maps, now_us / 1_000_000);
         self.full_tables.observe_shares(&drained.ledger, now_us / 1_000_000);
         let events = self.report(&updated.deltas, &maps, &sources, taken_seconds, now_us);
-        let Self { names, owners, listeners, host, conditions, .. } = self;
+        let Self { names, owners, host, conditions, .. } = self;
         let own = self.ports.own_namespace();
         let conditions = conditions.update(
             now_us,
             || host.conditions(owners.trusted().collect()),
             |netns| namespace_of(names, owners, netns, own, now_us).name,
         );
+        let disabled = self.kernel.disabled().into_iter().chain(self.link_walks(now_us)).collect();
+        let Self { names, owners, listeners, .. } = self;
         Snapshot {
             events,
             taken_seconds,
@@ -95,7 +97,7 @@ impl<K: Kernel> Core<K> {
                 recursion_misses: hooks.iter().map(|hook| hook.misses).sum(),
             },
             hooks,
-            disabled: self.kernel.disabled(),
+            disabled,
             maps,
             memory: self.memory,
             probes: self.host.probes(),
@@ -106,5 +108,25 @@ impl<K: Kernel> Core<K> {
             drains: self.drains,
             drain_seconds: self.drain_time.as_secs_f64(),
         }
+    }
+
+    /// Has chosen services walked; returns which are not, and why.
+    fn link_walks(&mut self, now_us: u64) -> Vec<Disabled> {
+        let Self { walks, names, owners, host, kernel, .. } = self;
+        if walks.are_none_chosen() {
+            return Vec::new();
+        }
+        let rows: Vec<(u32, u64)> =
+            owners.iter().map(|(index, row)| (index, row.key.cgroup)).collect();
+        let named = rows.into_iter().filter_map(|(index, cgroup)| {
+            let (service, is_stable) = local_name(names, owners, index, now_us);
+            is_stable.then_some((cgroup, service))
+        });
+        walks.update(
+            now_us,
+            named,
+            |cgroup| host.cgroup(cgroup),
+            |cgroup| kernel.walk(&cgroup.folder, &cgroup.path),
+        )
     }
 }

@@ -9,6 +9,7 @@ use super::super::host::Host;
 use super::super::memory::{Keeper, Meter};
 use super::super::relate::Relate;
 use super::super::reservations::ReservationMonitor;
+use super::super::walks::Walks;
 use super::fake::{Fake, World};
 use super::metrics::Metrics;
 use crate::config::Config;
@@ -78,6 +79,7 @@ impl Bench {
             reservations: ReservationMonitor::new(self.state.clone(), &self.config),
             relate: Relate::new(&self.config, now_us),
             conditions: Watch::new(self.config.collection_interval),
+            walks: Walks::new(Vec::new()),
             keeper: Keeper::new(Meter::default()),
             feed: EventFeed::default(),
         };

@@ -11,6 +11,7 @@ use agent_common::ledger::CONNECTION;
 use tokio::sync::watch;
 
 use super::super::host::{HeldBy, Holders, Host, Socket};
+use super::super::walks::Cgroup;
 use super::agent::Bench;
 use super::fake::{Fake, World};
 use linux::addresses::Held;
@@ -61,6 +62,10 @@ impl Host for Hanging {
 
     fn conditions(&self, trusted: Vec<u32>) -> Pending<Conditions> {
         self.fake.conditions(trusted)
+    }
+
+    fn cgroup(&self, id: u64) -> Pending<Option<Cgroup>> {
+        self.fake.cgroup(id)
     }
 
     fn probes(&self) -> ProbesView {

@@ -9,10 +9,13 @@ use agent_common::exported::LONGEST_SECONDS;
 use agent_common::histogram::Histogram;
 use agent_common::limit::LIMIT_NAMES;
 use agent_common::lookup::{RESULT_NAMES, RESULTS, TYPE_NAMES};
+use agent_common::operations::{Operations, PROTOCOL};
 use agent_common::reset::CAUSE_NAMES;
 use agent_common::response::{PROTOCOL_NAMES, STATUS_NAMES, STATUSES};
 use agent_common::retransmit::PHASE_NAMES;
-use api_types::{Edge, Edges, Latency, Listener, Protocol, Timestamp, Window, WindowChoice};
+use api_types::{
+    Edge, Edges, Latency, Listener, OperationCounts, Protocol, Timestamp, Window, WindowChoice,
+};
 use model::recent::WindowRow;
 use model::snapshot::{EdgeLabels, ListenerView, Snapshot};
 use model::why::why;
@@ -93,6 +96,7 @@ impl ToApi for WindowRow {
             responses,
             lookup,
             lookup_results,
+            operations,
             listen_drops,
             synack_retransmits,
             connect,
@@ -153,6 +157,11 @@ impl ToApi for WindowRow {
             responses: by_protocol(responses),
             dns: by_type(lookup_results),
             protocols: named(&PROTOCOL_NAMES, responses.get(STATUSES..).unwrap_or_default()),
+            operations: by_operation(operations),
+            operations_unanswered: match operations.unanswered() {
+                0 => BTreeMap::new(),
+                count => BTreeMap::from([(PROTOCOL.to_owned(), count)]),
+            },
             listen_overflows: *listen_drops,
             synack_retransmits: *synack_retransmits,
             connect: connect.to_api(),
@@ -171,6 +180,20 @@ fn by_protocol(responses: &[u64]) -> BTreeMap<String, BTreeMap<String, u64>> {
         all.entry((*protocol).to_owned()).or_default().insert((*status).to_owned(), *count);
     }
     all
+}
+
+/// Requests by protocol and operation, without zeros.
+fn by_operation(operations: &Operations) -> BTreeMap<String, BTreeMap<String, OperationCounts>> {
+    let mut all: BTreeMap<String, OperationCounts> = BTreeMap::new();
+    for (name, status, count) in operations.answered() {
+        let duration = || operations.durations().find(|(of, _)| *of == name);
+        let operation = all.entry(name.to_owned()).or_insert_with(|| OperationCounts {
+            statuses: BTreeMap::new(),
+            duration: duration().map_or(Histogram::EMPTY, |(_, one)| **one).to_api(),
+        });
+        operation.statuses.insert(status.to_owned(), count);
+    }
+    if all.is_empty() { BTreeMap::new() } else { BTreeMap::from([(PROTOCOL.to_owned(), all)]) }
 }
 
 /// DNS lookups by type and result, without zeros.

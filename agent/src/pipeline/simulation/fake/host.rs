@@ -17,6 +17,7 @@ use model::probes::ProbesView;
 use super::Fake;
 use super::world::address_of;
 use crate::pipeline::host::{HeldBy, Holders, Host, Socket};
+use crate::pipeline::walks::Cgroup;
 
 /// TCP_LISTEN (include/net/tcp_states.h).
 const LISTEN: u8 = 10;
@@ -85,6 +86,10 @@ impl Host for Fake {
 
     fn conditions(&self, _trusted: Vec<u32>) -> Pending<Conditions> {
         self.world().ask(|_| Ok(Conditions::default()))
+    }
+
+    fn cgroup(&self, _id: u64) -> Pending<Option<Cgroup>> {
+        self.world().ask(|_| Ok(None))
     }
 
     fn probes(&self) -> ProbesView {

@@ -1,7 +1,9 @@
 //! The kernel half of the simulated world: its tables as a collection reads them.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use agent_common::address;
@@ -13,6 +15,7 @@ use agent_common::owner::{OwnerKey, OwnerRow};
 use agent_common::slot_table::Reclaim;
 use agent_common::unsent::UnsentKey;
 use hashbrown::HashMap;
+use loader::attacher::Attachment;
 use loader::drain::Drained;
 use model::enforcement::Verdicts;
 use model::snapshot::{Disabled, HookView, MapView};
@@ -151,6 +154,10 @@ impl Kernel for Fake {
 
     fn reads_dns(&self) -> bool {
         true
+    }
+
+    fn walk(&self, _folder: &File, _path: &Path) -> Result<Vec<Attachment>, String> {
+        Ok(Vec::new())
     }
 
     fn calls(&self) -> io::Result<OwnedFd> {
