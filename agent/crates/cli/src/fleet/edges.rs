@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api_types::{Cause, Edge, Edges, Latency, Role};
+use api_types::{Cause, Edge, Edges, Latency, OperationCounts, Role};
 use serde::Serialize;
 
 use super::addresses::{Book, Caller, Ends};
@@ -180,6 +180,8 @@ fn add(edge: &mut Edge, other: Edge) {
         responses,
         protocols,
         dns,
+        operations,
+        operations_unanswered,
         listen_overflows,
         synack_retransmits,
         connect,
@@ -205,6 +207,21 @@ fn add(edge: &mut Edge, other: Edge) {
     add_counts(&mut edge.protocols, protocols);
     for (protocol, statuses) in responses {
         add_counts(edge.responses.entry(protocol).or_default(), statuses);
+    }
+    add_counts(&mut edge.operations_unanswered, operations_unanswered);
+    for (protocol, by_name) in operations {
+        let sums = edge.operations.entry(protocol).or_default();
+        for (name, OperationCounts { statuses, duration }) in by_name {
+            match sums.get_mut(&name) {
+                Some(sum) => {
+                    add_counts(&mut sum.statuses, statuses);
+                    add_latency(&mut sum.duration, duration);
+                }
+                None => {
+                    sums.insert(name, OperationCounts { statuses, duration });
+                }
+            }
+        }
     }
     for (of_type, results) in dns {
         add_counts(edge.dns.entry(of_type).or_default(), results);
