@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{OriginalUri, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -58,7 +58,7 @@ async fn health() -> &'static str {
 
 async fn pass_on(
     State(Relay { source, permits }): State<Relay>,
-    OriginalUri(uri): OriginalUri,
+    uri: Uri,
 ) -> Result<Response, Failure> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     // Waits for a permit no longer than the server waits for the response. The semaphore is never closed.
