@@ -4,7 +4,9 @@
 //! possible, and nothing else: no configuration, no environment, and none of the credentials that the
 //! agent was asked with.
 
+mod chains;
 mod file;
+mod history;
 mod question;
 mod raw;
 

@@ -5,7 +5,6 @@
 //! by a parameter is left out here; a test compares the two for every command. The map around services
 //! is drawn from the edges of the window: the stored map has applications only.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use api_types::{
@@ -15,14 +14,15 @@ use api_types::{
 use client::Error;
 use serde::Deserialize;
 
-use super::raw;
+use super::chains::{chains, ends};
+use super::{history, raw};
 
 /// The windows that every snapshot has.
 pub(super) const WINDOWS: [WindowChoice; 4] =
     [WindowChoice::Last(10), WindowChoice::Last(60), WindowChoice::Last(300), WindowChoice::Start];
 
 /// Seconds of the histories and of the endpoints that every snapshot has.
-const HISTORIES: [u64; 2] = [60, 3600];
+const HISTORIES: [u64; 3] = [60, 300, 3600];
 const ENDPOINTS: [u64; 2] = [3600, 86_400];
 
 /// Series, and events, that an agent gives at most.
@@ -69,6 +69,7 @@ pub(super) enum Wanted {
         filter: EventFilter,
         most: usize,
     },
+    History(history::Wanted),
     Endpoints {
         services: Vec<String>,
         port: Option<u16>,
@@ -116,7 +117,7 @@ pub(super) fn requests(more: &[WindowChoice]) -> Vec<String> {
         all.push(format!("/api/v1/{route}"));
     }
     all.push(events());
-    all.extend(HISTORIES.map(history));
+    all.extend(HISTORIES.map(stored_history));
     all.extend(ENDPOINTS.map(endpoints));
     all.sort_unstable();
     all.dedup();
@@ -127,7 +128,7 @@ fn events() -> String {
     format!("/api/v1/events?limit={MOST_EVENTS}")
 }
 
-fn history(seconds: u64) -> String {
+fn stored_history(seconds: u64) -> String {
     format!("/api/v1/history?window={seconds}&limit={MOST_SERIES}")
 }
 
@@ -223,12 +224,17 @@ impl Query {
                 Question { stored: events(), wanted: Wanted::Events { filter, most } }
             }
             "/api/v1/history" => {
-                if self.limit == Some(MOST_SERIES) {
-                    self.limit = None;
-                }
                 let window = self.window.take();
                 let seconds = window.map_or(Some(USUAL_SECONDS), |text| seconds(&text));
-                plain(history(seconds.ok_or_else(|| unreadable(route))?))
+                let stored = stored_history(seconds.ok_or_else(|| unreadable(route))?);
+                let wanted = history::Wanted {
+                    service: self.service.take(),
+                    client: self.client.take(),
+                    server: self.server.take(),
+                    port: self.port.take(),
+                    limit: self.limit.take(),
+                };
+                Question { stored, wanted: Wanted::History(wanted) }
             }
             "/api/v1/endpoints" => {
                 let window = self.window.take().unwrap_or_else(|| USUAL_ENDPOINTS.to_owned());
@@ -265,32 +271,7 @@ fn names(text: &str) -> Vec<String> {
     names.map(str::to_owned).collect()
 }
 
-/// A service: its namespace and its name.
-type Name<'a> = (&'a str, &'a str);
-
-/// The ends of edges on which requests had no response, at whose ends is one of `services`; then of what
-/// their servers call, and so on, as far as the agent follows them.
-fn chains<'a>(all: &'a [EdgeWaits], services: &[String]) -> BTreeSet<(Name<'a>, Name<'a>, u16)> {
-    /// As in the agent.
-    const DEEPEST: usize = 8;
-    let is_named = |(client, server, _): &(Name<'_>, Name<'_>, u16)| {
-        is_one_of(*client, services) || is_one_of(*server, services)
-    };
-    let first = all.iter().filter(|edge| edge.unanswered > 0).map(ends).filter(is_named);
-    let mut chosen: BTreeSet<_> = first.collect();
-    for _ in 0..DEEPEST {
-        let servers: BTreeSet<Name<'_>> = chosen.iter().map(|(_, server, _)| *server).collect();
-        chosen.extend(all.iter().map(ends).filter(|(client, ..)| servers.contains(client)));
-    }
-    chosen
-}
-
-fn ends(edge: &EdgeWaits) -> (Name<'_>, Name<'_>, u16) {
-    let client = (&*edge.client_namespace, &*edge.client);
-    (client, (&*edge.server_namespace, &*edge.server), edge.port)
-}
-
-fn is_one_of((namespace, name): Name<'_>, services: &[String]) -> bool {
+pub(super) fn is_one_of((namespace, name): (&str, &str), services: &[String]) -> bool {
     services.iter().any(|wanted| is_called((namespace, name), wanted))
 }
 
@@ -341,6 +322,7 @@ impl Wanted {
                     raw::keep(body, "events", |event: &Event| filter.admits(&event.facts()))?;
                 raw::keep_last(&admitted, "events", *most)
             }
+            Self::History(wanted) => wanted.of(body),
             Self::MapAround { services } => {
                 let edges: Edges = client::read(body)?;
                 let map = recorded::around(&edges, services);
@@ -355,53 +337,5 @@ impl Wanted {
                 })
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn waits(edges: &[(&str, &str, u64)]) -> Vec<EdgeWaits> {
-        let edge = |(client, server, unanswered): &(&str, &str, u64)| {
-            serde_json::json!({
-                "client": client, "client_namespace": "", "server": server,
-                "server_namespace": "shop", "port": 80, "unanswered": unanswered, "late": 0,
-                "request": {"count": 0, "sum_seconds": 0.0, "p50_seconds": null, "p99_seconds": null},
-                "at_least_seconds": null, "at_most_seconds": null,
-            })
-        };
-        let edges = edges.iter().map(edge).collect();
-        serde_json::from_value(edges).expect("edges")
-    }
-
-    #[test]
-    fn unanswered_requests_are_followed_to_what_their_servers_call() {
-        let mut all = waits(&[
-            ("web", "api", 5),
-            ("api", "db", 0),
-            ("db", "disk", 0),
-            ("other", "db", 0),
-            ("job", "queue", 1),
-        ]);
-        // Servers have a namespace, and are clients in it.
-        for edge in &mut all[1..3] {
-            "shop".clone_into(&mut edge.client_namespace);
-        }
-        let check = |services: &[&str], expected: &[&str]| {
-            let services: Vec<String> = services.iter().map(|one| (*one).to_owned()).collect();
-            let found = chains(&all, &services);
-            let found: Vec<String> = found
-                .iter()
-                .map(|((_, client), (_, server), _)| format!("{client}>{server}"))
-                .collect();
-            assert_eq!(found, expected, "{services:?}");
-        };
-        check(&["web"], &["web>api", "api>db", "db>disk"]);
-        check(&["shop/api"], &["web>api", "api>db", "db>disk"]);
-        check(&["shop/queue", "nobody"], &["job>queue"]);
-        // Nothing is unanswered there.
-        check(&["disk"], &[]);
-        check(&["other/web"], &[]);
     }
 }

@@ -37,6 +37,29 @@ pub(super) fn keep_last(body: &str, list: &str, most: usize) -> Result<String, E
     })
 }
 
+/// `body` with the first `most` entries of `list`; those that go are added to the number `counted`.
+pub(super) fn keep_first(
+    body: &str,
+    list: &str,
+    most: usize,
+    counted: &str,
+) -> Result<String, Error> {
+    let mut gone = 0;
+    let text = edit(body, list, |mut entries| {
+        gone = entries.len().saturating_sub(most) as u64;
+        entries.truncate(most);
+        Ok(entries)
+    })?;
+    if gone == 0 {
+        return Ok(text);
+    }
+    let unreadable = |error: serde_json::Error| Error::Version { why: error.to_string() };
+    let Object(fields) = serde_json::from_str(&text).map_err(unreadable)?;
+    let before = fields.iter().find(|(name, _)| name == counted);
+    let before: u64 = before.map_or(Ok(0), |(_, value)| client::read(value.get()))?;
+    with(&fields, counted, &before.saturating_add(gone).to_string()).map_err(unreadable)
+}
+
 fn edit<'a>(
     body: &'a str,
     list: &str,
@@ -49,13 +72,17 @@ fn edit<'a>(
     };
     let kept = choose(serde_json::from_str(entries.get()).map_err(unreadable)?)?;
     let kept: Vec<&str> = kept.into_iter().map(RawValue::get).collect();
-    let kept = format!("[{}]", kept.join(","));
-    let mut text = String::with_capacity(body.len());
-    for (name, value) in &fields {
+    with(&fields, list, &format!("[{}]", kept.join(","))).map_err(unreadable)
+}
+
+/// The object with other text for one of its fields.
+fn with(fields: &[(String, &RawValue)], field: &str, other: &str) -> serde_json::Result<String> {
+    let mut text = String::new();
+    for (name, value) in fields {
         text.push(if text.is_empty() { '{' } else { ',' });
-        text.push_str(&serde_json::to_string(name).map_err(unreadable)?);
+        text.push_str(&serde_json::to_string(name)?);
         text.push(':');
-        text.push_str(if name == list { &kept } else { value.get() });
+        text.push_str(if name == field { other } else { value.get() });
     }
     text.push('}');
     Ok(text)

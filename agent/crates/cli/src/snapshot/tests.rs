@@ -237,6 +237,8 @@ fn what_the_server_filters_is_filtered_in_the_same_way() {
         ("conflicts?since=2023-11-14T22:00:00Z", &["port=5432", "port=1"]),
         ("conflicts?port=9000", &["since=2023-11-14T22:14:30Z"]),
         ("endpoints?window=1h", &["loopback=true", "port=443", "service=billing"]),
+        ("history?window=60", &["limit=1", "service=postgres", "client=nobody", "port=5432"]),
+        ("history?window=300", &["server=postgres&limit=1"]),
         ("ports?port=5432", &[]),
         ("ports?port=3001", &[]),
         ("ports?port=9000", &[]),
