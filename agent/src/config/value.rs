@@ -353,6 +353,9 @@ mod tests {
         let error = reservations(&list(&["80 a", "80/udp b", "80 c"])).expect_err("refused");
         assert!(error.contains("\"80/tcp a\" and \"80/tcp c\" are for the same port"), "{error}");
         let error = reservations(&list(&["80"])).expect_err("refused");
-        assert!(error.starts_with("contains \"80\" is not a reservation; write"), "{error}");
+        assert!(
+            error.starts_with("has an entry that is refused: \"80\" is not a reservation; write"),
+            "{error}"
+        );
     }
 }
