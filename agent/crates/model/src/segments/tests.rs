@@ -111,7 +111,7 @@ fn contradictions_name_both_declarations() {
     );
     check(&[deny("frontend -> backend")], Some(4), "denies `frontend -> backend`");
     check(&[deny("* -> database")], Some(6), "denies `monitoring -> database`");
-    check(&[allow("frontend -> databse")], None, "a segment `databse` that is not declared");
+    check(&[allow("frontend -> databse")], None, "the segment `databse`, which is not declared");
     // The same thing twice is no contradiction, nor is a network within another.
     for more in [network("frontend", "172.20.0.0/16"), network("database", "172.20.5.0/24")] {
         let mut declared = declarations();
