@@ -93,7 +93,9 @@ fn the_readme_counts_the_hooks() {
     };
     let tracepoints = count(&[Kind::Tracepoint]);
     let cgroup = count(&[Kind::CgroupAddress, Kind::CgroupSocket]);
-    let claim = format!("{tracepoints} tracepoints of the TCP stack and {cgroup} cgroup hooks");
+    let claim = format!(
+        "{tracepoints} tracepoints of TCP and of sockets in general, and {cgroup} cgroup hooks"
+    );
     assert!(document("README.md").contains(&claim), "the README must say: {claim}");
 }
 
