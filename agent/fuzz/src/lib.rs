@@ -2,6 +2,8 @@
 //! unbounded memory, and checks properties of the result. The fuzzer mutates `seeds/<target>/`; the
 //! tests below run the same targets over the corpus, pieces of it, and noise, with every `cargo test`.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::PathBuf;

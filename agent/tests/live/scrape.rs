@@ -1,8 +1,15 @@
 //! A scrape: a strict parser of Prometheus' text format, and lookups in it.
 //!
-//! [`Scrape::sum`] adds up all series of a name that have the given labels; [`Scrape::edge`] does
-//! so for one edge and names its metrics. An absent series counts as zero: a counter of something
-//! that never happened has none.
+//! An absent series counts as zero: a counter of something that never happened has none.
+//!
+//! | to read | use |
+//! |---|---|
+//! | series by name and labels | [`Scrape::sum`], [`Scrape::has`], [`Scrape::matching`], [`Scrape::histogram`]; of any labels [`Scrape::has_metric`] |
+//! | one edge, by both names, port and role | [`Scrape::edge`]; by fewer labels [`Scrape::edges`] |
+//! | a number of that edge | [`Edge::connects`], [`Edge::active`], [`Edge::sent_bytes`], [`Edge::retransmits`], [`Edge::resets`], [`Edge::requests`] and others of its methods; any metric by name: [`Edge::gauge`], [`Edge::number`] |
+//! | a histogram | [`Histogram::mean`], [`Histogram::at_most`] |
+//! | the ledger | [`Scrape::ledger_gaps`] (empty at rest), [`Scrape::losses`], [`Scrape::misses`], [`Scrape::skipped`] |
+//! | what there is, for the message of a failure | [`Scrape::who`] |
 
 use std::collections::BTreeMap;
 

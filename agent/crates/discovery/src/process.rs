@@ -211,6 +211,16 @@ mod tests {
     }
 
     #[test]
+    fn a_script_that_comes_from_a_descriptor_is_named_as_its_interpreter() {
+        check("bash", "bash|/dev/fd/3", "bash");
+        check("bash", "bash|/dev/fd/63|--port|80", "bash");
+        check("sh", "sh|-c|/proc/self/fd/3 x", "sh");
+        check("python3", "/usr/bin/python3|-u|/dev/fd/11", "python3");
+        check("node", "node|/proc/17/fd/20", "node");
+        check("bash", "bash /dev/fd/3", "bash");
+    }
+
+    #[test]
     fn a_cut_command_name_is_completed() {
         check("prometheus-node", "/bin/prometheus-node-exporter|--web", "prometheus-node-exporter");
         check("systemd-resolve", "/lib/systemd/systemd-resolved", "systemd-resolved");

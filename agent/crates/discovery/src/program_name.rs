@@ -23,9 +23,11 @@ pub(super) struct ProgramName {
 
 impl ProgramName {
     /// The name at the end of a path; `None` if that is not an identifier. Flags, assignments, URLs
-    /// and quoted text are not paths, although they may end like one.
+    /// and quoted text are not paths, although they may end like one. The path of a descriptor says
+    /// nothing of the file behind it.
     pub(super) fn of(path: &str) -> Option<Self> {
-        let is_path = !path.starts_with('-') && !path.contains(['=', ':', '\'', '"']);
+        let is_path =
+            !path.starts_with('-') && !path.contains(['=', ':', '\'', '"']) && !is_descriptor(path);
         let name = identifier(basename(path)).filter(|_| is_path)?;
         let path = path.trim_end_matches('/');
         let folder = path.rfind('/').and_then(|end| path.get(..=end)).unwrap_or_default();
@@ -85,6 +87,17 @@ impl ProgramName {
 pub(super) fn basename(path: &str) -> &str {
     let path = path.trim_end_matches('/');
     path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Whether a path leads to an open file of a process, as that of `bash <(curl …)` (man 5 proc).
+fn is_descriptor(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    match (path.starts_with('/'), parts.next(), parts.next()) {
+        (true, Some("dev"), Some("fd" | "stdin")) => true,
+        // Also `/proc/PID/task/TID/fd/N`.
+        (true, Some("proc"), Some(_)) => parts.any(|part| part == "fd"),
+        _ => false,
+    }
 }
 
 fn identifier(text: &str) -> Option<String> {
@@ -166,6 +179,26 @@ mod tests {
         ] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn a_descriptor_is_not_a_name_and_a_folder_called_fd_is_a_folder() {
+        for path in [
+            "/dev/fd/3",
+            "/dev/fd/63/",
+            "//dev//fd/3",
+            "/dev/stdin",
+            "/proc/self/fd/3",
+            "/proc/thread-self/fd/3",
+            "/proc/4711/fd/255",
+            "/proc/4711/task/4712/fd/3",
+        ] {
+            check(path, None);
+        }
+        check("/srv/dev/fd/serve", Some("serve"));
+        check("dev/fd/serve", Some("serve"));
+        check("/dev/shm/job.sh", Some("job.sh"));
+        check("fd", Some("fd"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A process that execs another program: its open sockets keep their owner.
+//! A process that execs another program: its open sockets keep their owner, and a script that comes
+//! from a descriptor has no name.
 
 use std::fs;
 use std::process::Stdio;
@@ -45,5 +46,34 @@ fn a_connection_stays_with_the_program_that_opened_it() {
     child.wait().expect("a child of ours");
     drop(connections);
     super::until("both have ended", || rows(&before) == [(1, 0)] && rows(&after) == [(1, 0)]);
+    agent.stop();
+}
+
+/// As of `bash <(curl …)`. The number of a descriptor is another one at the next start.
+#[test]
+fn a_script_from_a_descriptor_is_called_by_its_interpreter() {
+    needs_kernel!();
+    if let Some(program) = lacking(&["bash"]) {
+        println!("SKIPPED: {program} is not installed");
+        return;
+    }
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let listener = pair.server.listen("0.0.0.0:0");
+    let (ip, port) = (pair.server.v4, net::port(&listener));
+    let script = format!("exec 4<>/dev/tcp/{ip}/{port}; read");
+    let mut command = pair.client.command("bash");
+    command.args(["-c", &format!("exec bash /dev/fd/3 3<<< '{script}'")]).stdin(Stdio::piped());
+    let mut child = command.spawn().expect("starting bash");
+    let connection = net::accept(&listener);
+    let expected = pair.client.full_name("bash");
+    super::until("its client is bash", || {
+        let all = edges(&agent);
+        let mut ours = all.iter().filter(|row| row["role"] == "client" && row["port"] == port);
+        ours.next().is_some_and(|row| end(row, "client") == expected) && ours.next().is_none()
+    });
+    child.kill().expect("it runs");
+    child.wait().expect("a child of ours");
+    drop(connection);
     agent.stop();
 }

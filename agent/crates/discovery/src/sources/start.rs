@@ -28,52 +28,50 @@ impl Sources {
         let absent = |name| {
             if expected.contains(&name) { SourceState::Down } else { SourceState::Absent }
         };
+        // Starts a source: its name, that in messages, the cargo feature that it is part of, whether it
+        // lists containers, and what it is.
+        macro_rules! add {
+            ($name:expr, $support:literal, $feature:literal, $lists_containers:literal, $source:expr) => {
+                #[cfg(feature = $feature)]
+                sources.add($name, $lists_containers, absent($name), $source);
+                #[cfg(not(feature = $feature))]
+                sources.add_missing($name, $support, $feature);
+            };
+        }
         if cluster != Cluster::Off {
-            #[cfg(feature = "kubernetes")]
-            let source = kubernetes::Kubernetes::new(cluster, node, labels.clone());
-            #[cfg(feature = "kubernetes")]
-            sources.add("kubernetes", true, absent("kubernetes"), source);
-            #[cfg(not(feature = "kubernetes"))]
-            sources.add_missing("kubernetes", "Kubernetes", "kubernetes");
+            let labels = labels.clone();
+            add!(
+                "kubernetes",
+                "Kubernetes",
+                "kubernetes",
+                true,
+                kubernetes::Kubernetes::new(cluster, node, labels)
+            );
         }
         if let Some(socket) = docker {
-            #[cfg(feature = "docker")]
-            sources.add(
-                "docker",
-                true,
-                absent("docker"),
-                docker::Docker::at(socket, labels.clone()),
-            );
-            #[cfg(not(feature = "docker"))]
-            sources.add_missing("docker", "Docker", "docker");
+            add!("docker", "Docker", "docker", true, docker::Docker::at(socket, labels.clone()));
         }
         if let Some(socket) = podman {
-            #[cfg(feature = "docker")]
-            sources.add(
+            add!(
                 "podman",
+                "podman",
+                "docker",
                 true,
-                absent("podman"),
-                docker::Docker::podman(socket, labels.clone()),
+                docker::Docker::podman(socket, labels.clone())
             );
-            #[cfg(not(feature = "docker"))]
-            sources.add_missing("podman", "podman", "docker");
         }
         if !cri.is_empty() {
-            #[cfg(feature = "cri")]
-            sources.add("cri", true, absent("cri"), cri::Cri::new(cri, labels));
-            #[cfg(not(feature = "cri"))]
-            sources.add_missing("cri", "CRI", "cri");
+            add!("cri", "CRI", "cri", true, cri::Cri::new(cri, labels));
         }
         if conntrack {
-            #[cfg(feature = "conntrack")]
-            sources.add(
+            let probes = probes.clone();
+            add!(
                 CONNTRACK,
+                "conntrack",
+                "conntrack",
                 false,
-                absent(CONNTRACK),
-                conntrack::Conntrack::new(probes.clone(), owner_of),
+                conntrack::Conntrack::new(probes, owner_of)
             );
-            #[cfg(not(feature = "conntrack"))]
-            sources.add_missing(CONNTRACK, CONNTRACK, CONNTRACK);
         }
         Ok(sources)
     }

@@ -10,6 +10,7 @@ use agent_common::histogram::Histogram;
 use agent_common::limit::LIMIT_NAMES;
 use agent_common::lookup::{RESULT_NAMES, RESULTS, TYPE_NAMES};
 use agent_common::operations::{Operations, PROTOCOL};
+use agent_common::queues::Queues;
 use agent_common::reset::CAUSE_NAMES;
 use agent_common::response::{PROTOCOL_NAMES, STATUS_NAMES, STATUSES};
 use agent_common::retransmit::PHASE_NAMES;
@@ -111,6 +112,13 @@ impl ToApi for WindowRow {
         if let Some(ok) = CONNECT_RESULT_NAMES.get(usize::from(CONNECT_OK)) {
             connects.entry((*ok).to_owned()).or_default();
         }
+        let (receive_queue_bytes, send_queue_bytes, close_wait) = match self.queues {
+            None => (None, None, None),
+            // Sockets that are open are in `active`, those that connect only keep the row.
+            Some(Queues { receive_bytes, send_bytes, close_wait, open: _, connecting: _ }) => {
+                (Some(receive_bytes), Some(send_bytes), Some(close_wait))
+            }
+        };
         let virtual_service = labels.virtual_service.as_ref();
         Edge {
             client: labels.client.name.to_string(),
@@ -145,9 +153,9 @@ impl ToApi for WindowRow {
                 .into_iter()
                 .map(|(by, us)| (by, us as f64 / 1e6))
                 .collect(),
-            receive_queue_bytes: self.queues.map(|queues| queues.receive_bytes),
-            send_queue_bytes: self.queues.map(|queues| queues.send_bytes),
-            close_wait: self.queues.map(|queues| queues.close_wait),
+            receive_queue_bytes,
+            send_queue_bytes,
+            close_wait,
             resets_sent: named(&CAUSE_NAMES, resets_sent),
             resets_received: named(&CAUSE_NAMES, resets_received),
             aborts: named(&ABORT_CAUSE_NAMES, aborts),
