@@ -10,7 +10,7 @@
 /// eight.
 #[inline(always)]
 pub unsafe fn copy<T: Copy>(from: *const T, to: *mut T) {
-    const { assert!(size_of::<T>() % 8 == 0) };
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
     let mut i = 0;
     while i < size_of::<T>() / 8 {
         // SAFETY: the caller's contract.

@@ -191,9 +191,10 @@ function draw(): void {
   const errors = found.filter((one) => one.state === "error").length;
   const warnings = found.length - errors;
   document.title = `${errors > 0 ? `✗${errors} ` : warnings > 0 ? `!${warnings} ` : ""}Portolan ${location.host}`;
+  const what = `${shown.length} of ${counted(rows.length, "edge")}, ${view.window === "start" ? "since the start, " : ""}${span(edges.window.seconds)}`;
   say(
     by("status"),
-    `${shown.length} of ${counted(rows.length, "edge")}, ${view.window === "start" ? "since the start, " : ""}${span(edges.window.seconds)}, ${moment(edges.timestamp)}`,
+    isPast(edges.timestamp) ? `${moment(edges.timestamp)}: ${what}` : `${what}, ${moment(edges.timestamp)}`,
   );
   say(by("about"), visible(`${location.host}, version ${status.version}, kernel ${status.kernel}`));
 }

@@ -74,7 +74,7 @@ export function isPast(time: string): boolean {
 
 /** When numbers are of: the time of day, with the day if they are of the past. */
 export function moment(time: string): string {
-  return isPast(time) ? `as of ${new Date(time).toLocaleDateString("en-GB", { dateStyle: "medium" })} ${clock(time)}` : clock(time);
+  return isPast(time) ? `${new Date(time).toLocaleDateString("en-GB", { dateStyle: "medium" })} ${clock(time)}` : clock(time);
 }
 
 /** A text without its middle if it is too long. */
