@@ -155,7 +155,7 @@ fn each_fault_has_its_code_and_no_other_root() {
     fn connects(answers: &mut Answers, result: &str, count: u64) {
         edge(answers).connects.insert(result.to_owned(), count);
     }
-    let faults: [(&str, Severity, Fault); 24] = [
+    let faults: [(&str, Severity, Fault); 26] = [
         ("PC101", Error, |all| connects(all, "refused", 100)),
         ("PC101", Warning, |all| connects(all, "refused", 3)),
         ("PC102", Error, |all| connects(all, "unreachable", 100)),
@@ -164,6 +164,18 @@ fn each_fault_has_its_code_and_no_other_root() {
         ("PC103", Error, |all| {
             connects(all, "aborted", 100);
             edge(all).retransmits_by_phase.insert("syn".to_owned(), 100);
+        }),
+        // Nobody answers ARP: no SYN is sent, and none again.
+        ("PC103", Error, |all| {
+            connects(all, "ok", 0);
+            connects(all, "aborted", 12);
+        }),
+        // Rejected by a host that limits its ICMP messages.
+        ("PC102", Error, |all| {
+            connects(all, "ok", 0);
+            connects(all, "aborted", 9);
+            connects(all, "unreachable", 9);
+            edge(all).retransmits_by_phase.insert("syn".to_owned(), 18);
         }),
         ("PC104", Error, |all| connects(all, "address_unavailable", 100)),
         ("PC105", Error, |all| connects(all, "ports_exhausted", 100)),
@@ -215,7 +227,7 @@ fn each_fault_has_its_code_and_no_other_root() {
 #[test]
 fn what_is_no_fault_is_no_finding() {
     type Calm = fn(&mut Answers);
-    let calm: [Calm; 5] = [
+    let calm: [Calm; 6] = [
         // A server that stops refuses.
         |all| {
             edge(all).connects.insert("stopping".to_owned(), 500);
@@ -223,6 +235,15 @@ fn what_is_no_fault_is_no_finding() {
         // A race that a client gave up, without a lost SYN.
         |all| {
             edge(all).connects.insert("aborted".to_owned(), 500);
+        },
+        // The slower half of connects over IPv6 and IPv4 at once.
+        |all| {
+            let won = edge(all).clone();
+            all.edges.edges.push(Edge {
+                server: "fd00::5".to_owned(),
+                connects: [("ok".to_owned(), 0), ("aborted".to_owned(), 1000)].into(),
+                ..won
+            });
         },
         // Long polling.
         |all| {
@@ -360,4 +381,30 @@ fn without_an_agent_the_report_is_incomplete() {
         let text = format.text(&done, false).expect("text");
         assert!(text.contains("nobody"), "{text}");
     }
+}
+
+#[test]
+fn an_address_without_an_answer_is_the_cause_of_its_clients_errors() {
+    let mut answers = healthy();
+    edge(&mut answers).connects = [("ok".to_owned(), 0), ("aborted".to_owned(), 12)].into();
+    let caller = answers.edges.edges.iter_mut().find(|edge| edge.client == "internet");
+    caller.expect("the caller").responses = responses(&[("5xx", 60)]);
+    let done = judged(answers, "");
+    assert_eq!(roots(&done), [("PC103", Severity::Error)]);
+    let titles: Vec<&str> = done.report.findings.iter().map(|one| one.title.as_str()).collect();
+    let expected = "100% of connects get no answer before the client gives up (12 of 12)";
+    assert!(titles[0].ends_with(expected), "{titles:?}");
+    let effect = done.report.findings.iter().find(|one| one.code == "PC110").expect("errors");
+    assert_eq!(effect.caused_by.as_deref(), Some("PC103"));
+}
+
+#[test]
+fn rejected_connects_are_not_said_to_be_dropped() {
+    let mut answers = healthy();
+    edge(&mut answers).connects =
+        [("ok".to_owned(), 0), ("aborted".to_owned(), 9), ("unreachable".to_owned(), 9)].into();
+    let done = judged(answers, "");
+    let title = &done.report.findings[0].title;
+    let expected = "100% of connects have no route or are rejected, or get no answer (18 of 18)";
+    assert!(title.ends_with(expected), "{title}");
 }

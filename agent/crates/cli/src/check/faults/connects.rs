@@ -1,6 +1,8 @@
 //! Connectivity: connects that fail, connections that break, requests without a response.
 
-use api_types::{Severity, code};
+use std::net::IpAddr;
+
+use api_types::{Role, Severity, code};
 
 use super::{Answers, Blame, Checks, Kind, Pair, Sum, share};
 use crate::check::limits::{
@@ -31,9 +33,20 @@ pub(super) const KINDS: [Kind; 10] = [
         counted: "unreachable",
         of: Some("attempts"),
         events: |cause| matches!(cause, "connect_unreachable" | "connect_denied"),
-        count: |pair, _| failed(pair, pair.connects(&["unreachable", "denied"])),
+        count: |pair, answers| {
+            let rejected = pair.connects(&["unreachable", "denied"]);
+            let sum = failed(pair, rejected)?;
+            if !is_rejected(pair) {
+                return Some(sum);
+            }
+            let count = rejected + silent(pair, answers);
+            Some(Sum { count, note: (count > rejected).then_some(", or get no answer"), ..sum })
+        },
         grade: connects,
-        says: |sum| share(sum, "of connects have no route or are rejected"),
+        says: |sum| {
+            let note = sum.note.unwrap_or_default();
+            share(sum, &format!("of connects have no route or are rejected{note}"))
+        },
         fix: |client, server| {
             format!(
                 "look at the routes and firewall rules between {client} and {server}: `ip route get ADDRESS` and `nft list ruleset` in the client's network namespace"
@@ -46,12 +59,18 @@ pub(super) const KINDS: [Kind; 10] = [
         counted: "timed_out",
         of: Some("attempts"),
         events: |cause| matches!(cause, "connect_timeout" | "connect_aborted"),
-        count: |pair, _| failed(pair, timed_out(pair)),
+        count: |pair, answers| {
+            // Part of what is rejected: who rejects does not answer every packet.
+            let count = if is_rejected(pair) { 0 } else { silent(pair, answers) };
+            let is_given_up = pair.connects(&["timeout"]) == 0;
+            let note = is_given_up.then_some("get no answer before the client gives up");
+            failed(pair, count).map(|sum| Sum { note, ..sum })
+        },
         grade: connects,
-        says: |sum| share(sum, "of connects time out"),
+        says: |sum| share(sum, &format!("of connects {}", sum.note.unwrap_or("time out"))),
         fix: |_, server| {
             format!(
-                "packets are dropped, not refused: look at rules that drop (`nft list ruleset`), queues (`tc -s qdisc show`) and links on the path to {server}, and whether its host is up"
+                "nothing answers, and nothing refuses: is the host of {server} up, and its interface? (`ip neigh`, `ip link`); else packets are dropped: look at rules that drop (`nft list ruleset`), queues (`tc -s qdisc show`) and links on the path"
             )
         },
     },
@@ -292,11 +311,37 @@ fn is_other_reset(cause: &str) -> bool {
     cause.starts_with("reset_") && !matches!(cause, "reset_idle_reuse" | "reset_stopping")
 }
 
-/// Connects that ran into a timeout. A client that gives up earlier has waited for nothing if its SYN
-/// was sent again.
-fn timed_out(pair: &Pair<'_>) -> u64 {
-    let given_up = pair.connects(&["aborted"]).min(pair.syn_retransmits());
+/// Connects without an answer: those that ran into a timeout, and those that the client gave up
+/// before. It has waited for nothing if its SYN was sent again, or if hardly any connect succeeds:
+/// an address that nobody answers for (ARP, neighbour discovery) gets no SYN that could be repeated.
+fn silent(pair: &Pair<'_>, answers: &Answers) -> u64 {
+    let aborted = pair.connects(&["aborted"]);
+    let is_silent = aborted > pair.connects(&["ok"]) && !is_race(pair, aborted, answers);
+    let given_up = if is_silent { aborted } else { aborted.min(pair.syn_retransmits()) };
     pair.connects(&["timeout"]) + given_up
+}
+
+/// Whether a client that connects over IPv6 and IPv4 at once gave these up because the other family
+/// was faster (Happy Eyeballs, RFC 8305): it made as many connects to its other servers at the port.
+fn is_race(pair: &Pair<'_>, aborted: u64, answers: &Answers) -> bool {
+    let family = |server: &str| server.parse::<IpAddr>().ok().map(|address| address.is_ipv6());
+    let Some(slower) = family(&pair.server.name) else { return false };
+    let won = answers.edges.edges.iter().filter(|edge| {
+        edge.role == Role::Client
+            && edge.port == pair.port
+            && (&*edge.client_namespace, &*edge.client)
+                == (&*pair.client.namespace, &*pair.client.name)
+            && family(&edge.server) != Some(slower)
+    });
+    won.filter_map(|edge| edge.connects.get("ok")).sum::<u64>() >= aborted
+}
+
+/// Whether connects are rejected, or have no route: one in ten of those that fail. A host answers few
+/// packets a second with ICMP (`icmp_ratelimit`), so others of them get no answer.
+fn is_rejected(pair: &Pair<'_>) -> bool {
+    let rejected = pair.connects(&["unreachable", "denied"]);
+    let failed = rejected + pair.connects(&["timeout", "aborted"]);
+    rejected > 0 && rejected.saturating_mul(10) >= failed
 }
 
 fn failed(pair: &Pair<'_>, count: u64) -> Option<Sum> {
