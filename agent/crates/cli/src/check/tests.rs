@@ -287,6 +287,42 @@ fn loss_explains_timeouts_and_slow_requests_of_callers() {
 }
 
 #[test]
+fn a_server_that_waits_for_a_slow_one_is_not_called_slow() {
+    // prod/shop is slow for the internet, on both sides; its own call takes this long.
+    let title = |called: Option<f64>| {
+        let mut answers = healthy();
+        let slow = |seconds| Latency {
+            count: 1000,
+            sum_seconds: 700.0,
+            p50_seconds: Some(seconds),
+            p99_seconds: Some(seconds),
+        };
+        let caller = answers.edges.edges.iter_mut().find(|edge| edge.client == "internet");
+        let caller = caller.expect("the caller");
+        caller.request = slow(0.9);
+        let inside = Edge { role: Role::Server, other_side: true, ..caller.clone() };
+        caller.role = Role::Client;
+        answers.edges.edges.push(inside);
+        match called {
+            Some(seconds) => edge(&mut answers).request = slow(seconds),
+            None => answers.edges.edges.retain(|edge| edge.client != "shop"),
+        }
+        let done = judged(answers, "");
+        let about = |one: &&Finding| one.code == "PP201" && one.subject.starts_with("internet");
+        let finding = done.report.findings.iter().find(about).expect("slow").clone();
+        (finding.title, finding.caused_by)
+    };
+    let check = |called, words: &str, cause: Option<&str>| {
+        let (title, caused_by) = title(called);
+        assert!(title.ends_with(words), "{title}");
+        assert_eq!(caused_by.as_deref(), cause, "{title}");
+    };
+    check(Some(0.85), "and the server waits for a service that it calls", Some("PP201"));
+    check(Some(0.002), "while what it calls begins to answer in time", None);
+    check(None, "and the server itself is slow", None);
+}
+
+#[test]
 fn a_client_that_scans_is_one_finding() {
     let mut answers = healthy();
     let scanned = edge(&mut answers).clone();

@@ -133,13 +133,39 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
         return None;
     }
     let note = match pair.server_p99() {
-        Some(seconds) if seconds > SLOW_SECONDS => Some("and the server itself is slow"),
+        Some(seconds) if seconds > SLOW_SECONDS => Some(inside(pair, seconds, answers)),
         Some(_) => {
             Some("but the server itself is faster: the time is spent on the path or in the client")
         }
         None => None,
     };
     Some(Sum { count: requests, worst: p99, note, ..Sum::default() })
+}
+
+/// Part of the time of a server that explains it, as for `portolan diagnose`.
+const MOST_OF_IT: f64 = 0.6;
+
+/// What is known of a server that takes this long: it may only wait for what it calls.
+fn inside(pair: &Pair<'_>, seconds: f64, answers: &Answers) -> &'static str {
+    let is_call = |edge: &&Edge| {
+        edge.role == Role::Client
+            && (&*edge.client_namespace, &*edge.client)
+                == (&*pair.server.namespace, &*pair.server.name)
+    };
+    let calls: Vec<&Edge> = answers.edges.edges.iter().filter(is_call).collect();
+    let is_late = |edge: &&Edge| {
+        edge.request.p99_seconds.is_some_and(|p99| p99 >= seconds * MOST_OF_IT)
+            || edge.unanswered.saturating_mul(100) > edge.request.count
+    };
+    let has_requests = |edge: &&Edge| edge.request.count > 0;
+    if calls.iter().any(is_late) {
+        "and the server waits for a service that it calls"
+    } else if calls.iter().any(has_requests) {
+        // Only the first byte of a response is timed.
+        "and the server takes that long, while what it calls begins to answer in time"
+    } else {
+        "and the server itself is slow"
+    }
 }
 
 /// The program whose side of a pair this is.

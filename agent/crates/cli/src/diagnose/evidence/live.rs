@@ -10,6 +10,9 @@ use serde::Serialize;
 use super::{Name, is_noteworthy};
 use crate::human;
 
+/// Requests that take this long are slow, as for the health of services.
+pub(crate) const SLOW_SECONDS: f64 = 0.5;
+
 /// What the agent has counted in the window, and what it knows now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Live {
@@ -144,6 +147,9 @@ pub(crate) struct Hop {
     /// Responses whose status is known, and those of them that are errors.
     pub(crate) responses: u64,
     pub(crate) errors: u64,
+    /// Requests that may wait on purpose (long polling).
+    #[serde(skip)]
+    pub(crate) waits: u64,
     /// What is wrong, in words.
     pub(crate) why: String,
 }
@@ -225,6 +231,21 @@ impl Hop {
             || is_noteworthy(self.unanswered, self.requests + self.unanswered)
             || is_noteworthy(self.errors, self.responses)
     }
+
+    /// Whether its requests take long, and not on purpose.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.p99_seconds.is_some_and(|p99| p99 >= SLOW_SECONDS)
+            && !is_polling(self.waits, self.requests, self.p50_seconds)
+    }
+
+    /// How it is: never by colour alone.
+    pub(crate) fn mark(&self) -> char {
+        match (self.is_failing(), self.is_slow()) {
+            (true, _) => '✗',
+            (false, true) => '!',
+            (false, false) => '✓',
+        }
+    }
 }
 
 impl fmt::Display for Hop {
@@ -239,9 +260,39 @@ impl fmt::Display for Hop {
     }
 }
 
+/// Whether requests wait on purpose: few of them wait, and others are fast.
+pub(crate) fn is_polling(waits: u64, requests: u64, p50: Option<f64>) -> bool {
+    waits > 0
+        && waits.saturating_mul(100) >= requests
+        && p50.is_some_and(|p50| p50 < SLOW_SECONDS / 5.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hop_is_marked_as_slow_unless_it_waits_on_purpose() {
+        let check = |p50, waits, failed, expected| {
+            let (p50_seconds, p99_seconds) = (Some(p50), Some(0.9));
+            let (attempts, requests) = (10, 100);
+            let hop = Hop {
+                p50_seconds,
+                p99_seconds,
+                attempts,
+                requests,
+                failed,
+                waits,
+                ..Hop::default()
+            };
+            assert_eq!(hop.mark(), expected, "{hop:?}");
+        };
+        check(0.7, 0, 0, '!');
+        check(0.7, 90, 0, '!');
+        check(0.002, 20, 0, '✓');
+        check(0.7, 0, 5, '✗');
+        assert_eq!(Hop { p99_seconds: Some(0.1), ..Hop::default() }.mark(), '✓');
+    }
 
     #[test]
     fn a_listener_accepts_what_its_address_covers() {

@@ -1,6 +1,6 @@
 //! What goes wrong on a connection that was made: TLS, answers, resets, connections that stay.
 
-use super::{CLOSE_WAIT, Certainty, UNREAD, Verdict, command_for, sure, waits_for};
+use super::{CLOSE_WAIT, Certainty, UNREAD, Verdict, sure, waits_for};
 use crate::diagnose::cause::Cause;
 use crate::diagnose::evidence::{Evidence, Silence, TlsFault, Uneven, is_noteworthy};
 use crate::human;
@@ -136,7 +136,7 @@ pub(super) fn unanswered(evidence: &Evidence) -> Option<Verdict> {
             pair.server,
             waits_for(hop)
         );
-        return Some(certain(Cause::SlowDependency, text).look_at(&command_for(hop)));
+        return Some(certain(Cause::SlowDependency, text).because_of(hop));
     }
     let text = format!("{} does not answer: {facts}.", pair.server);
     Some(
@@ -239,7 +239,7 @@ pub(super) fn server_error(evidence: &Evidence) -> Option<Verdict> {
         );
         let verdict =
             Verdict::new(Cause::SlowDependency, text, Certainty::Medium, "both at the same time");
-        return Some(verdict.look_at(&command_for(hop)));
+        return Some(verdict.because_of(hop));
     }
     let text = format!("{} can be reached, and answers with an error: {what}.", pair.server);
     let verdict = Verdict::new(Cause::ServerError, text, Certainty::High, reason);

@@ -2,10 +2,10 @@
 
 use super::{
     Certainty, FEW_RETRANSMITS, GROWTH, LOSS, MOST_OF_IT, SLOW_SECONDS, THROTTLED,
-    UNNOTICED_RTT_SECONDS, UNNOTICED_SECONDS, Verdict, command_for, failures, waits_for,
+    UNNOTICED_RTT_SECONDS, UNNOTICED_SECONDS, Verdict, failures, waits_for,
 };
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Connects, Evidence, Live};
+use crate::diagnose::evidence::{Connects, Evidence, Live, is_polling};
 use crate::human;
 
 /// So many live connects show loss if there is any.
@@ -83,11 +83,7 @@ pub(super) fn slow(evidence: &Evidence) -> Option<Verdict> {
     if total < SLOW_SECONDS && !grown(live.client.p50, live.usual.p50) {
         return None;
     }
-    // Long polling: few requests wait, and others are fast.
-    if live.waits.saturating_mul(100) >= live.requests
-        && live.client.p50.or(live.server.p50).is_some_and(|p50| p50 < SLOW_SECONDS / 5.0)
-        && live.waits > 0
-    {
+    if is_polling(live.waits, live.requests, live.client.p50.or(live.server.p50)) {
         return None;
     }
     let usual = live.usual.p50.filter(|_| grown(live.client.p50, live.usual.p50));
@@ -153,7 +149,7 @@ pub(super) fn slow(evidence: &Evidence) -> Option<Verdict> {
             Certainty::Medium,
             "the service that it calls takes as long at the same time",
         );
-        return Some(verdict.look_at(&command_for(hop)));
+        return Some(verdict.because_of(hop));
     }
     let (certainty, reason) = match (inside, live.dependencies.is_empty()) {
         (Some(_), false) => (Certainty::High, "measured at the server, and what it calls is fast"),
