@@ -11,7 +11,7 @@ mod slowness;
 use serde::Serialize;
 
 use super::cause::Cause;
-use super::evidence::{Evidence, Hop, SLOW_SECONDS, is_noteworthy};
+use super::evidence::{Connects, Evidence, Hop, SLOW_SECONDS, is_noteworthy};
 use crate::human;
 
 /// A share of retransmitted segments that delays many requests; the alert
@@ -133,6 +133,10 @@ pub(super) fn sure(verdict: Verdict, evidence: &Evidence, live: u64, probed: u64
     let probes = evidence.probes.connect.is_some();
     let (certainty, reason) = match (live > 0, probed > 0) {
         (true, true) => (Certainty::High, "live traffic and probes agree".to_owned()),
+        (true, false) if evidence.probes.connect.as_ref().is_some_and(Connects::none_succeeds) => (
+            Certainty::Medium,
+            "seen in live traffic; the probes fail too, in another way".to_owned(),
+        ),
         (true, false) if probes => (
             Certainty::Medium,
             "seen in live traffic; the probes succeed now, so it has passed or comes and goes"

@@ -1,10 +1,12 @@
 //! Settings of namespaces against what services do there: routes, port ranges, accept queues.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use api_types::{Evidence, Finding, PortState, Severity, code};
-use linux::network::Network;
+use linux::network::{Network, is_shared};
 
+use super::subnets::Subnet;
 use super::{Answers, Checks, Name, Section, Seen, namespaces};
 use crate::check::report::Found;
 use crate::human;
@@ -23,7 +25,8 @@ pub(super) fn check(seen: &Seen, answers: Option<&Answers>, checks: &mut Checks)
     reuse(seen, answers, checks);
 }
 
-/// Clients whose connects are unreachable, in namespaces without a default route.
+/// Clients whose connects are unreachable, in namespaces without a default route. Servers on a link
+/// of the client need none.
 fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
     let services: HashMap<u32, Name> = answers
         .ports
@@ -40,6 +43,7 @@ fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
             one.finding.code == code::CONNECTS_UNREACHABLE
                 && one.finding.severity > Severity::Info
                 && one.clients.contains(service)
+                && !is_on_link(one, network, seen, answers)
         });
         if !is_concerned {
             continue;
@@ -65,6 +69,33 @@ fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
         checks.pass(Section::Network, text);
     }
     checks.found.extend(found);
+}
+
+/// Whether every address that is known of the server of a finding is in a network that `client` has an
+/// interface in.
+fn is_on_link(found: &Found, client: &Network, seen: &Seen, answers: &Answers) -> bool {
+    let (Some(server), Some(port)) = (&found.server, found.port) else { return false };
+    let addresses: Vec<IpAddr> = match server.name.parse() {
+        Ok(address) => vec![address],
+        Err(_) => {
+            let listens = answers.listeners.listeners.iter().filter(|one| {
+                one.port == port
+                    && (&*one.service_namespace, &*one.service)
+                        == (&*server.namespace, &*server.name)
+            });
+            let netns: Vec<u32> = listens.map(|one| one.netns).collect();
+            let networks = seen.networks.iter().filter(|one| netns.contains(&one.inode));
+            let all = networks.flat_map(|one| &one.addresses).map(|one| one.address);
+            all.filter(|address| !is_shared(*address)).collect()
+        }
+    };
+    let subnet = |address, prefix| Subnet { owner: String::new(), address, prefix };
+    let is_near = |address: &IpAddr| {
+        let own = client.addresses.iter();
+        let mut own = own.map(|one| subnet(one.address, one.prefix));
+        own.any(|own| own.overlaps(&subnet(*address, u8::MAX)))
+    };
+    !addresses.is_empty() && addresses.iter().all(is_near)
 }
 
 /// Listeners at ports that the kernel may give to outgoing connections first.

@@ -194,7 +194,8 @@ fn route(address: IpAddr) -> Result<Path, Blocked> {
             } else {
                 format!("{from}{via}{address}{through}")
             };
-            Ok(Path { text, source, mtu, is_silent: neighbour == Neighbour::Silent })
+            let (is_direct, is_silent) = (gateway.is_none(), neighbour == Neighbour::Silent);
+            Ok(Path { text, source, mtu, is_direct, is_silent })
         }
         Err(NoRoute::Unknown(error)) => {
             Err(Blocked { text: format!("not looked up: {error}"), is_certain: false })

@@ -147,16 +147,37 @@ pub(super) fn no_route(evidence: &Evidence) -> Option<Verdict> {
         Passed::Rejected { by, why } => Some((by, why)),
         _ => None,
     });
-    let text = match rejected {
-        Some((by, why)) => {
-            format!("{by} rejects the connects (ICMP: {why}); the client itself has a route.")
+    // A SYN with a TTL is a probe as well. Few of those that follow are answered: hosts limit how many
+    // ICMP messages they send (`icmp_ratelimit`).
+    let probed = if rejected.is_some() { probed.max(1) } else { probed };
+    let sure = |cause, text| sure(Verdict::of(cause, text), evidence, live, probed);
+    let address = evidence.address().map(|address| address.ip());
+    let is_direct = matches!(&evidence.probes.route, Some(Ok(path)) if path.is_direct);
+    let of_server = "nft list ruleset (rules with `reject`), in the server's network namespace";
+    let verdict = match rejected {
+        Some((by, why)) if Some(*by) == address => {
+            let text = format!(
+                "the server's own host rejects the connects ({by}, ICMP: {why}); the client itself has a route."
+            );
+            sure(Cause::Rejected, text).look_at(of_server)
         }
-        None => "a router or a firewall on the way answers that the server is unreachable (ICMP); the client itself has a route.".to_owned(),
+        Some((by, why)) => {
+            let text =
+                format!("{by} rejects the connects (ICMP: {why}); the client itself has a route.");
+            sure(Cause::NoRoute, text)
+                .look_at(&format!("the routes of {by}, and its rules with `reject`"))
+        }
+        None if is_direct => {
+            let text = "the server's host, or a rule of the client's own, answers that the server is unreachable (ICMP): no router is between them.".to_owned();
+            sure(Cause::Rejected, text).look_at(of_server).look_at("the same in the client's")
+        }
+        None => {
+            let text = "a router or a firewall on the way answers that the server is unreachable (ICMP); the client itself has a route.".to_owned();
+            sure(Cause::NoRoute, text)
+                .look_at("the routers on the way (tracepath ADDRESS) and their rules with `reject`")
+        }
     };
-    let verdict = sure(Verdict::of(Cause::NoRoute, text), evidence, live, probed);
-    Some(
-        verdict.look_at("the routers on the way (tracepath ADDRESS) and their rules with `reject`"),
-    )
+    Some(verdict)
 }
 
 pub(super) fn host_gone(evidence: &Evidence) -> Option<Verdict> {

@@ -277,6 +277,29 @@ pub(super) const CASES: &[Case] = &[
         Certainty::High,
     ),
     (
+        "a server whose own rule rejects, with few ICMP messages",
+        |all| {
+            fails(all, "unreachable", 9, 0);
+            probes(all, "timeout", 20);
+            let (by, why) = (IpAddr::from([10, 0, 0, 2]), "a rule prohibits it");
+            all.probes.hops = Some(vec![Passed::Rejected { by, why }]);
+        },
+        Cause::Rejected,
+        "the server's own host rejects the connects (10.0.0.2, ICMP: a rule prohibits it)",
+        Certainty::High,
+    ),
+    (
+        "a rejection on the link by nobody knows whom, and probes that get no answer",
+        |all| {
+            all.probes.route = Some(Ok(Path { is_direct: true, ..Path::default() }));
+            fails(all, "unreachable", 9, 0);
+            probes(all, "timeout", 20);
+        },
+        Cause::Rejected,
+        "no router is between them",
+        Certainty::Medium,
+    ),
+    (
         "a router that rejects",
         |all| {
             fails(all, "unreachable", 10, 0);
