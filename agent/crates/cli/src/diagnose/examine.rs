@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::DiagnoseArgs;
+use super::burden::{self, Bearable};
 use super::evidence::{Evidence, Host as Found, Live, Name, Pair, Probes};
 use super::host::{self, Look};
 use super::live::Answers;
@@ -74,7 +75,8 @@ impl<'a> Examiner<'a> {
         } else if arguments.no_probe {
             Probes { skipped: Some("--no-probe".to_owned()), ..Probes::default() }
         } else {
-            self.probes(pair, name, &seen, client, server)
+            let is_stopped = process.is_some_and(host::is_stopped);
+            self.probes(pair, name, &seen, client, server, is_stopped)
         };
         let found = match (look, &live) {
             (Some(look), _) => look.finish(),
@@ -139,6 +141,7 @@ impl<'a> Examiner<'a> {
         seen: &[SocketAddr],
         client: Option<Result<Place, String>>,
         server: Option<u32>,
+        is_stopped: bool,
     ) -> Probes {
         let Self { arguments, answers, host, elsewhere: _ } = self;
         let place = match client {
@@ -155,13 +158,24 @@ impl<'a> Examiner<'a> {
         };
         let literal = pair.server.name.parse::<IpAddr>().ok();
         let literal = literal.map(|address| SocketAddr::new(address, pair.port));
+        let target = seen.first().copied().or_else(listener).or(literal);
+        // As it is now: what the agent knows may be some seconds old.
+        let listening = server.and_then(|inode| host.listening(inode, pair.port));
+        let Bearable { count, is_careful, why } = burden::bearable(
+            arguments.probe_count,
+            is_stopped,
+            &listening.unwrap_or_default(),
+            target,
+        );
         let plan = Plan {
-            target: seen.first().copied().or_else(listener).or(literal),
+            target,
             name: name
                 .filter(|_| literal.is_none())
                 .or_else(|| answers.and_then(|answers| answers.dns_name(pair))),
             port: pair.port,
-            count: arguments.probe_count,
+            count,
+            is_careful,
+            why_fewer: why,
             http: arguments.http.clone(),
             tls_name: arguments.tls_name.clone(),
             hello: Protocol::of(&pair.server.name, pair.port),

@@ -167,7 +167,9 @@ fn tcp(evidence: &Evidence) -> Found {
     }
     if let Some(connect) = &evidence.probes.connect {
         failed |= connect.ok() < connect.attempts || connect.after_a_second() > 0;
-        text.push(probes_of(connect, &evidence.probes.from));
+        let why = evidence.probes.skipped.as_ref();
+        let why = why.map_or_else(String::new, |why| format!("; no more: {why}"));
+        text.push(probes_of(connect, &evidence.probes.from) + &why);
     }
     if text.is_empty() {
         return skipped(&format!("no traffic in the window; {}", why_not(evidence)));

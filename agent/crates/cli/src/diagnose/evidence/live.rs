@@ -195,6 +195,11 @@ impl Listening {
         self.backlog > self.max_backlog
     }
 
+    /// How many more connections may wait: the kernel admits one more than the limit.
+    pub(crate) const fn free(&self) -> u32 {
+        self.max_backlog.saturating_add(1).saturating_sub(self.backlog)
+    }
+
     /// Whether a connection to `address` reaches it.
     pub(crate) fn accepts(&self, address: IpAddr) -> bool {
         if self.address.is_unspecified() {

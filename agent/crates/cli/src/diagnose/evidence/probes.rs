@@ -10,7 +10,7 @@ use linux::hops::Hop;
 pub(crate) struct Probes {
     /// Where they were made from, in words.
     pub(crate) from: String,
-    /// Why there are none, or not all.
+    /// Why there are none, or fewer than asked for.
     pub(crate) skipped: Option<String>,
     pub(crate) name: Option<Lookup>,
     /// The route to the server; the error in words.
