@@ -102,6 +102,17 @@ impl Evidence {
         let probed = self.probes.connect.as_ref().and_then(|connect| connect.target);
         probed.or_else(|| self.live.as_ref()?.addresses.first().copied())
     }
+
+    /// Why nothing is known of the server's host.
+    pub(super) fn why_not_here(&self) -> &'static str {
+        let named = self.pair.server.name.parse().ok();
+        let address = self.address().map(|address| address.ip()).or(named);
+        if address.is_some_and(|address| address.is_loopback()) {
+            "the server is on the client's own host; the client's network namespace is not known (--pid names a process there)"
+        } else {
+            "the server is not on this host"
+        }
+    }
 }
 
 /// A result of connects in words, to follow their number.
@@ -136,6 +147,22 @@ mod tests {
         check(1, 100, true);
         check(1, 101, false);
         check(5, 500, true);
+    }
+
+    #[test]
+    fn a_loopback_address_is_of_no_other_host() {
+        let check = |address: &str, name: &str, is_own: bool| {
+            let addresses = address.parse().into_iter().collect();
+            let live = Some(Live { addresses, ..Live::default() });
+            let pair = Pair { server: Name::new("", name), ..Pair::default() };
+            let evidence = Evidence { pair, live, ..Evidence::default() };
+            assert_eq!(evidence.why_not_here().contains("own host"), is_own, "{address} {name}");
+        };
+        check("127.0.0.1:11", "127.0.0.1", true);
+        check("[::1]:11", "postgres", true);
+        check("", "127.0.0.1", true);
+        check("10.0.0.2:11", "10.0.0.2", false);
+        check("", "db.example", false);
     }
 
     #[test]

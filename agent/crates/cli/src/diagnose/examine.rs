@@ -81,7 +81,6 @@ impl<'a> Examiner<'a> {
         let found = match (look, &live) {
             (Some(look), _) => look.finish(),
             (None, Some(_)) if elsewhere.is_some() => not_looked("the agent is on another host"),
-            (None, Some(live)) if !live.is_here => not_looked("the server is not on this host"),
             (None, _) => not_looked("the server's process is not known"),
         };
         let ended = ["service_stopped", "service_restarted", "service_changed"];
@@ -91,7 +90,13 @@ impl<'a> Examiner<'a> {
         let killed = if elsewhere.is_some() { None } else { killed() };
         let found = Found { killed, ..found };
         let mut evidence =
-            Evidence { pair: pair.clone(), live, probes, host: found, full_tables: Vec::new() };
+            Evidence { pair: pair.clone(), live, probes, host: found, ..Evidence::default() };
+        if evidence.host.pid == 0
+            && elsewhere.is_none()
+            && evidence.live.as_ref().is_some_and(|live| !live.is_here)
+        {
+            evidence.host.skipped = Some(evidence.why_not_here().to_owned());
+        }
         if verdict::failures(&evidence, &["timeout", "aborted"]).is_some() {
             let ends: Vec<u32> = client_netns.into_iter().chain(server).collect();
             evidence.full_tables = places.full_tables(&ends);
