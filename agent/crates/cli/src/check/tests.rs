@@ -323,6 +323,32 @@ fn a_server_that_waits_for_a_slow_one_is_not_called_slow() {
 }
 
 #[test]
+fn the_program_that_does_not_read_or_close_is_the_one_to_fix() {
+    let check = |code: &str, role: Role, title: &str, name: &str| {
+        let mut answers = healthy();
+        let row = edge(&mut answers);
+        row.role = role;
+        match code {
+            "PP206" => row.close_wait = Some(30),
+            _ => row.receive_queue_bytes = Some(5_000_000),
+        }
+        let done = judged(answers, "");
+        assert_eq!(roots(&done), [(code, Severity::Warning)]);
+        let finding = done.report.findings.iter().find(|one| one.code == code).expect("it");
+        assert!(finding.title.ends_with(title), "{}", finding.title);
+        let fix = finding.remediation.as_deref().unwrap_or_default();
+        let other = if name == "postgres" { "prod/shop" } else { "postgres" };
+        assert!(fix.contains(name) && !fix.contains(other), "{fix}");
+    };
+    let of_client = "the client has not closed 30 connections that the server closed";
+    check("PP206", Role::Client, of_client, "prod/shop");
+    let of_server = "the server has not closed 30 connections that the client closed";
+    check("PP206", Role::Server, of_server, "postgres");
+    check("PP205", Role::Client, "the client has 5 MB unread", "prod/shop");
+    check("PP205", Role::Server, "the server has 5 MB unread", "postgres");
+}
+
+#[test]
 fn a_client_that_scans_is_one_finding() {
     let mut answers = healthy();
     let scanned = edge(&mut answers).clone();

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub(super) use self::host::{FullTable, Host, Killed};
 pub(super) use self::live::{
-    Changed, Hop, Listening, Live, Quantiles, SLOW_SECONDS, Uneven, is_polling,
+    Changed, Hop, Listening, Live, OfBoth, Quantiles, SLOW_SECONDS, Uneven, is_polling,
 };
 pub(super) use self::probes::{
     Blocked, Connects, Hello, Http, Lookup, Path, Probes, Silence, hops_in_words,

@@ -23,7 +23,7 @@ pub(super) const KINDS: [Kind; 10] = [
         count: |pair, _| failed(pair, pair.connects(&["refused", "reset"])),
         grade: connects,
         says: |sum| share(sum, "of connects are refused"),
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!("start {server}, or correct the address and port that {client} connects to")
         },
     },
@@ -47,7 +47,7 @@ pub(super) const KINDS: [Kind; 10] = [
             let note = sum.note.unwrap_or_default();
             share(sum, &format!("of connects have no route or are rejected{note}"))
         },
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "look at the routes and firewall rules between {client} and {server}: `ip route get ADDRESS` and `nft list ruleset` in the client's network namespace"
             )
@@ -68,7 +68,7 @@ pub(super) const KINDS: [Kind; 10] = [
         },
         grade: connects,
         says: |sum| share(sum, &format!("of connects {}", sum.note.unwrap_or("time out"))),
-        fix: |_, server| {
+        fix: |_, _, server| {
             format!(
                 "nothing answers, and nothing refuses: is the host of {server} up, and its interface? (`ip neigh`, `ip link`); else packets are dropped: look at rules that drop (`nft list ruleset`), queues (`tc -s qdisc show`) and links on the path"
             )
@@ -94,7 +94,7 @@ pub(super) const KINDS: [Kind; 10] = [
         },
         grade: connects,
         says: |sum| share(sum, "of connects fail on the client's own side"),
-        fix: |client, _| {
+        fix: |_, client, _| {
             format!(
                 "see WHY in `portolan edges`: {client} binds a source address or port that it cannot have"
             )
@@ -109,7 +109,7 @@ pub(super) const KINDS: [Kind; 10] = [
         count: |pair, _| failed(pair, pair.connects(&["ports_exhausted"])),
         grade: connects,
         says: |sum| share(sum, "of connects find no free local port"),
-        fix: |client, _| {
+        fix: |_, client, _| {
             format!(
                 "let {client} keep connections open and use them again; widen net.ipv4.ip_local_port_range; set net.ipv4.tcp_tw_reuse to 1"
             )
@@ -139,7 +139,7 @@ pub(super) const KINDS: [Kind; 10] = [
             }
         },
         says: |sum| share(sum, "of requests get no response"),
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "find out why {server} does not answer in time (is it stuck, or does it wait for another?); {client} gives up, or the connection ends first"
             )
@@ -166,7 +166,7 @@ pub(super) const KINDS: [Kind; 10] = [
             }
         },
         says: |sum| share(sum, "of responses are errors of the server"),
-        fix: |_, server| {
+        fix: |_, _, server| {
             format!(
                 "`portolan operations {server}` has the statuses, and `portolan edges` its dependencies: are they healthy? Its own log says more"
             )
@@ -186,7 +186,7 @@ pub(super) const KINDS: [Kind; 10] = [
         says: |sum| {
             format!("{} died: the other end no longer answered", counted(sum.count, "connection"))
         },
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "look at the hosts of {client} and {server} and the path: one of them vanished, or a firewall forgot its connections"
             )
@@ -209,7 +209,7 @@ pub(super) const KINDS: [Kind; 10] = [
                 }
             )
         },
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "let {client} close idle connections before {server} does: a shorter keep-alive timeout of the client, or a longer one of the server"
             )
@@ -235,7 +235,7 @@ pub(super) const KINDS: [Kind; 10] = [
             }
         },
         says: |sum| format!("{} reset", were(sum.count, "connection")),
-        fix: |_, server| {
+        fix: |_, _, server| {
             format!(
                 "`portolan events --kind reset` has each with its cause; look at {server} and its proxies"
             )

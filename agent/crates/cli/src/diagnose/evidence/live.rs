@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use api_types::{Change, SegmentVerdict};
 use serde::Serialize;
 
-use super::{Name, is_noteworthy};
+use super::{Name, Pair, is_noteworthy};
 use crate::human;
 
 /// Requests that take this long are slow, as for the health of services.
@@ -53,11 +53,11 @@ pub(crate) struct Live {
     pub(crate) resets: BTreeMap<String, u64>,
     /// Connections that a kernel gave up, by cause, without zeros.
     pub(crate) aborts: BTreeMap<String, u64>,
-    /// Connections that the other end has closed and the program has not (CLOSE_WAIT), on either
-    /// side.
-    pub(crate) close_wait: u64,
-    /// Bytes that the server has not read.
-    pub(crate) unread: u64,
+    /// Connections that the other end has closed and the program has not (CLOSE_WAIT).
+    pub(crate) close_wait: OfBoth,
+    /// Bytes that the programs have not read; of the client, if they are more than it receives in a
+    /// while.
+    pub(crate) unread: OfBoth,
     /// Connection requests that listeners of the port dropped.
     pub(crate) listen_drops: u64,
     /// Where the client connects to, the busiest first.
@@ -84,6 +84,13 @@ pub(crate) struct Live {
     pub(crate) segments_of: Option<(String, String, SegmentVerdict)>,
     /// The user who may have faked this.
     pub(crate) unverified_user: Option<u32>,
+}
+
+/// A count of each of the two programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OfBoth {
+    pub(crate) client: u64,
+    pub(crate) server: u64,
 }
 
 /// A backend that gets more or less than its share.
@@ -184,6 +191,20 @@ impl Live {
         let is_it =
             |change: &&Changed| change.service == full && causes.contains(&change.cause.as_str());
         self.changes.iter().find(is_it)
+    }
+}
+
+// === impl OfBoth ===
+
+impl OfBoth {
+    /// The larger one, with the name of its program and that of the other.
+    pub(crate) fn worst(self, pair: &Pair) -> (u64, String, String) {
+        let (client, server) = (pair.client(), pair.server.to_string());
+        if self.client > self.server {
+            (self.client, client, server)
+        } else {
+            (self.server, server, client)
+        }
     }
 }
 
