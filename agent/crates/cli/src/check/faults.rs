@@ -1,6 +1,7 @@
 //! Faults of connections, from the counts of pairs. Each kind of fault is a row of [`KINDS`]: what it
 //! counts, from where on it is a finding, and what it says. Pairs with one cause are one finding.
 
+mod attempts;
 mod connects;
 mod traffic;
 

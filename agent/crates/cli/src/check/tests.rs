@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api_types::{
-    BalanceVerdict, Cause, Edge, Evidence, Finding, Latency, Role, Severity, Timestamp, code,
+    BalanceVerdict, Cause, Edge, Evidence, Finding, Latency, Listener, Role, Severity, Timestamp,
+    code,
 };
 use clap::Parser;
 
@@ -328,9 +329,10 @@ fn the_program_that_does_not_read_or_close_is_the_one_to_fix() {
         let mut answers = healthy();
         let row = edge(&mut answers);
         row.role = role;
-        match code {
-            "PP206" => row.close_wait = Some(30),
-            _ => row.receive_queue_bytes = Some(5_000_000),
+        if code == "PP206" {
+            row.close_wait = Some(30);
+        } else {
+            (row.receive_queue_bytes, row.received_bytes) = (Some(5_000_000), 1_000_000);
         }
         let done = judged(answers, "");
         assert_eq!(roots(&done), [(code, Severity::Warning)]);
@@ -346,6 +348,44 @@ fn the_program_that_does_not_read_or_close_is_the_one_to_fix() {
     check("PP206", Role::Server, of_server, "postgres");
     check("PP205", Role::Client, "the client has 5 MB unread", "prod/shop");
     check("PP205", Role::Server, "the server has 5 MB unread", "postgres");
+}
+
+#[test]
+fn a_server_that_runs_and_refuses_is_not_told_to_start() {
+    let check = |listens: &[&str], title: &str, fix: &str| {
+        let mut answers = healthy();
+        edge(&mut answers).connects = [("ok".to_owned(), 0), ("refused".to_owned(), 100)].into();
+        let one = answers.listeners.listeners[0].clone();
+        let at = |address: &&str| Listener {
+            address: address.parse().expect("an address"),
+            ..one.clone()
+        };
+        answers.listeners.listeners.retain(|one| one.port != 5432);
+        answers.listeners.listeners.extend(listens.iter().map(at));
+        let done = judged(answers, "");
+        let finding = done.report.findings.iter().find(|one| one.code == "PC101").expect("it");
+        assert!(finding.title.ends_with(title), "{}", finding.title);
+        let said = finding.remediation.as_deref().unwrap_or_default();
+        assert!(said.starts_with(fix), "{said}");
+    };
+    check(&[], "(100 of 100)", "start postgres");
+    let loopback = "the server listens on the loopback only";
+    check(&["127.0.0.1"], loopback, "let postgres listen on the address");
+    check(&["127.0.0.1", "::1"], loopback, "let postgres listen on the address");
+    check(&["127.0.0.1", "10.0.0.3"], "the server listens there now", "see whether postgres");
+}
+
+#[test]
+fn a_link_local_address_without_an_interface_is_no_missing_source_address() {
+    let mut answers = healthy();
+    let broken = edge(&mut answers);
+    broken.server = "fe80::1".to_owned();
+    broken.connects = [("ok".to_owned(), 0), ("other".to_owned(), 5)].into();
+    let done = judged(answers, "");
+    let finding = done.report.findings.iter().find(|one| one.code == "PC104").expect("it");
+    assert!(finding.title.contains("a link-local address needs its interface"), "{finding:?}");
+    let fix = finding.remediation.as_deref().unwrap_or_default();
+    assert!(fix.ends_with("as in fe80::1%eth0"), "{fix}");
 }
 
 #[test]
@@ -380,7 +420,7 @@ fn clients_of_a_dead_server_are_one_finding() {
     let done = judged(answers, "");
     assert_eq!(roots(&done), [("PC101", Severity::Error)]);
     let title = &done.report.findings[0].title;
-    assert!(title.starts_with("postgres:5432: 100% of connects are refused (100 of 100); clients: prod/cart, prod/orders"), "{title}");
+    assert!(title.starts_with("postgres:5432: 100% of connects are refused (100 of 100): the server listens there now; clients: prod/cart, prod/orders"), "{title}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-pub(super) use self::host::{FullTable, Host, Killed};
+pub(super) use self::host::{DeadLink, FullTable, Host, Killed};
 pub(super) use self::live::{
     Changed, Hop, Listening, Live, OfBoth, Quantiles, SLOW_SECONDS, Uneven, is_polling,
 };
@@ -47,6 +47,8 @@ pub(super) struct Evidence {
     pub(super) host: Host,
     /// Full tables of connection tracking; searched for if connects time out.
     pub(super) full_tables: Vec<FullTable>,
+    /// An interface of one end that carries nothing; searched for if connects get no answer.
+    pub(super) dead_link: Option<DeadLink>,
 }
 
 // === impl Name ===

@@ -40,7 +40,7 @@ impl<'a> Examiner<'a> {
         let skipped = Some("not for a list of edges".to_owned());
         let probes = Probes { skipped: skipped.clone(), ..Probes::default() };
         let host = Found { skipped, ..Found::default() };
-        Evidence { pair: pair.clone(), live, probes, host, full_tables: Vec::new() }
+        Evidence { pair: pair.clone(), live, probes, host, ..Evidence::default() }
     }
 
     /// All evidence of a pair. `name`: the server by its DNS name, if it was named so.
@@ -100,6 +100,14 @@ impl<'a> Examiner<'a> {
         if verdict::failures(&evidence, &["timeout", "aborted"]).is_some() {
             let ends: Vec<u32> = client_netns.into_iter().chain(server).collect();
             evidence.full_tables = places.full_tables(&ends);
+        }
+        if elsewhere.is_none() && verdict::failures(&evidence, verdict::NO_ANSWER).is_some() {
+            let source =
+                evidence.probes.route.as_ref().and_then(|route| route.as_ref().ok()?.source);
+            let target = evidence.address().map(|address| address.ip());
+            let ends = [client_netns.zip(source), server.zip(target)];
+            let mut dead = ends.into_iter().flatten();
+            evidence.dead_link = dead.find_map(|(inode, address)| places.dead_link(inode, address));
         }
         evidence
     }

@@ -58,6 +58,9 @@ pub(super) enum Certainty {
     High,
 }
 
+/// Results of connects that nobody answers, or that somebody on the way does.
+pub(super) const NO_ANSWER: &[&str] = &["unreachable", "timeout", "aborted"];
+
 /// The first that applies is the verdict.
 const CANDIDATES: &[fn(&Evidence) -> Option<Verdict>] = &[
     connecting::process_stopped,
@@ -66,6 +69,8 @@ const CANDIDATES: &[fn(&Evidence) -> Option<Verdict>] = &[
     connecting::no_local_port,
     connecting::source_address,
     connecting::denied,
+    connecting::link_down,
+    connecting::without_scope,
     connecting::no_route,
     connecting::host_gone,
     refusal::refused,

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use api_types::{Role, Severity, code};
+use api_types::{Severity, code};
 
+use super::attempts::{ON_LOOPBACK, is_rejected, listens, silent};
 use super::{Answers, Blame, Checks, Kind, Pair, Sum, share};
 use crate::check::limits::{
     BUDGET, DEAD_PER_MINUTE, ERRORS_ERROR, ERRORS_PER_MINUTE, ERRORS_SHARE, FAILED_PER_MINUTE,
@@ -20,11 +21,25 @@ pub(super) const KINDS: [Kind; 10] = [
         counted: "refused",
         of: Some("attempts"),
         events: |cause| matches!(cause, "connect_refused" | "connect_reset"),
-        count: |pair, _| failed(pair, pair.connects(&["refused", "reset"])),
+        count: |pair, answers| {
+            let sum = failed(pair, pair.connects(&["refused", "reset"]))?;
+            Some(Sum { note: listens(pair, answers), ..sum })
+        },
         grade: connects,
-        says: |sum| share(sum, "of connects are refused"),
-        fix: |_, client, server| {
-            format!("start {server}, or correct the address and port that {client} connects to")
+        says: |sum| {
+            let note = sum.note.map(|note| format!(": {note}")).unwrap_or_default();
+            share(sum, "of connects are refused") + &note
+        },
+        fix: |sum, client, server| match sum.note {
+            None => {
+                format!("start {server}, or correct the address and port that {client} connects to")
+            }
+            Some(ON_LOOPBACK) => format!(
+                "let {server} listen on the address that {client} connects to, or on all of them (0.0.0.0, ::)"
+            ),
+            Some(_) => format!(
+                "see whether {server} has just started, listens on the address that {client} connects to, or a firewall rejects: `portolan diagnose {client} {server}`"
+            ),
         },
     },
     Kind {
@@ -90,11 +105,23 @@ pub(super) const KINDS: [Kind; 10] = [
         },
         count: |pair, _| {
             let results = ["address_unavailable", "port_in_use", "time_wait", "other"];
-            failed(pair, pair.connects(&results))
+            let server: Option<IpAddr> = pair.server.name.parse().ok();
+            let is_link_local =
+                matches!(server, Some(IpAddr::V6(server)) if server.is_unicast_link_local());
+            let note = is_link_local.then_some(": a link-local address needs its interface");
+            failed(pair, pair.connects(&results)).map(|sum| Sum { note, ..sum })
         },
         grade: connects,
-        says: |sum| share(sum, "of connects fail on the client's own side"),
-        fix: |_, client, _| {
+        says: |sum| {
+            let note = sum.note.unwrap_or_default();
+            share(sum, &format!("of connects fail on the client's own side{note}"))
+        },
+        fix: |sum, client, _| {
+            if sum.note.is_some() {
+                return format!(
+                    "let {client} connect to the address with its interface, as in fe80::1%eth0"
+                );
+            }
             format!(
                 "see WHY in `portolan edges`: {client} binds a source address or port that it cannot have"
             )
@@ -309,39 +336,6 @@ pub(super) fn summarize(pairs: &[Pair<'_>], checks: &mut Checks) {
 
 fn is_other_reset(cause: &str) -> bool {
     cause.starts_with("reset_") && !matches!(cause, "reset_idle_reuse" | "reset_stopping")
-}
-
-/// Connects without an answer: those that ran into a timeout, and those that the client gave up
-/// before. It has waited for nothing if its SYN was sent again, or if hardly any connect succeeds:
-/// an address that nobody answers for (ARP, neighbour discovery) gets no SYN that could be repeated.
-fn silent(pair: &Pair<'_>, answers: &Answers) -> u64 {
-    let aborted = pair.connects(&["aborted"]);
-    let is_silent = aborted > pair.connects(&["ok"]) && !is_race(pair, aborted, answers);
-    let given_up = if is_silent { aborted } else { aborted.min(pair.syn_retransmits()) };
-    pair.connects(&["timeout"]) + given_up
-}
-
-/// Whether a client that connects over IPv6 and IPv4 at once gave these up because the other family
-/// was faster (Happy Eyeballs, RFC 8305): it made as many connects to its other servers at the port.
-fn is_race(pair: &Pair<'_>, aborted: u64, answers: &Answers) -> bool {
-    let family = |server: &str| server.parse::<IpAddr>().ok().map(|address| address.is_ipv6());
-    let Some(slower) = family(&pair.server.name) else { return false };
-    let won = answers.edges.edges.iter().filter(|edge| {
-        edge.role == Role::Client
-            && edge.port == pair.port
-            && (&*edge.client_namespace, &*edge.client)
-                == (&*pair.client.namespace, &*pair.client.name)
-            && family(&edge.server) != Some(slower)
-    });
-    won.filter_map(|edge| edge.connects.get("ok")).sum::<u64>() >= aborted
-}
-
-/// Whether connects are rejected, or have no route: one in ten of those that fail. A host answers few
-/// packets a second with ICMP (`icmp_ratelimit`), so others of them get no answer.
-fn is_rejected(pair: &Pair<'_>) -> bool {
-    let rejected = pair.connects(&["unreachable", "denied"]);
-    let failed = rejected + pair.connects(&["timeout", "aborted"]);
-    rejected > 0 && rejected.saturating_mul(10) >= failed
 }
 
 fn failed(pair: &Pair<'_>, count: u64) -> Option<Sum> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use api_types::{Evidence, Finding, PortState, Severity, code};
+use linux::links::Link;
 use linux::network::{Network, is_shared};
 
 use super::subnets::Subnet;
@@ -23,6 +24,52 @@ pub(super) fn check(seen: &Seen, answers: Option<&Answers>, checks: &mut Checks)
     ephemeral(seen, answers, checks);
     backlogs(seen, answers, checks);
     reuse(seen, answers, checks);
+    dead_links(seen, answers, checks);
+}
+
+/// Says of servers without an answer that the link of their network namespace is down.
+fn dead_links(seen: &Seen, answers: &Answers, checks: &mut Checks) {
+    let codes = [code::CONNECTS_TIME_OUT, code::CONNECTS_UNREACHABLE];
+    for one in checks.found.iter_mut().filter(|one| codes.contains(&&*one.finding.code)) {
+        let (Some(server), Some(port)) = (&one.server, one.port) else { continue };
+        let mut links: Vec<(&Network, &Link)> = Vec::new();
+        for network in networks_of(server, port, seen, answers) {
+            let has_address =
+                |link: &&Link| network.addresses.iter().any(|one| one.index == link.index);
+            let own = network.links.iter().filter(|link| !link.is_loopback).filter(has_address);
+            links.extend(own.map(|link| (network, link)));
+        }
+        let is_up = |link: &Link| link.is_up && link.has_carrier;
+        let Some((network, link)) = links.first() else { continue };
+        if links.iter().any(|(_, link)| is_up(link)) {
+            continue;
+        }
+        let (name, of) = (&link.name, seen.title(network));
+        let what = if link.is_up {
+            "has no carrier: the other end of its link is down"
+        } else {
+            "is down"
+        };
+        one.finding.title = format!("{}; {name} of {of} {what}", one.finding.title);
+        one.finding.remediation = Some(format!(
+            "set the link up: `ip -d link show {name}` in {of} shows its other end, `ip link set DEVICE up`"
+        ));
+    }
+}
+
+/// Network namespaces of this host in which a server listens.
+fn networks_of<'a>(
+    server: &Name,
+    port: u16,
+    seen: &'a Seen,
+    answers: &Answers,
+) -> Vec<&'a Network> {
+    let listens = answers.listeners.listeners.iter().filter(|one| {
+        one.port == port
+            && (&*one.service_namespace, &*one.service) == (&*server.namespace, &*server.name)
+    });
+    let netns: Vec<u32> = listens.map(|one| one.netns).collect();
+    seen.networks.iter().filter(|one| netns.contains(&one.inode)).collect()
 }
 
 /// Clients whose connects are unreachable, in namespaces without a default route. Servers on a link
@@ -75,19 +122,12 @@ fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
 /// interface in.
 fn is_on_link(found: &Found, client: &Network, seen: &Seen, answers: &Answers) -> bool {
     let (Some(server), Some(port)) = (&found.server, found.port) else { return false };
-    let addresses: Vec<IpAddr> = match server.name.parse() {
-        Ok(address) => vec![address],
-        Err(_) => {
-            let listens = answers.listeners.listeners.iter().filter(|one| {
-                one.port == port
-                    && (&*one.service_namespace, &*one.service)
-                        == (&*server.namespace, &*server.name)
-            });
-            let netns: Vec<u32> = listens.map(|one| one.netns).collect();
-            let networks = seen.networks.iter().filter(|one| netns.contains(&one.inode));
-            let all = networks.flat_map(|one| &one.addresses).map(|one| one.address);
-            all.filter(|address| !is_shared(*address)).collect()
-        }
+    let addresses: Vec<IpAddr> = if let Ok(address) = server.name.parse() {
+        vec![address]
+    } else {
+        let networks = networks_of(server, port, seen, answers).into_iter();
+        let all = networks.flat_map(|one| &one.addresses).map(|one| one.address);
+        all.filter(|address| !is_shared(*address)).collect()
     };
     let subnet = |address, prefix| Subnet { owner: String::new(), address, prefix };
     let is_near = |address: &IpAddr| {

@@ -155,6 +155,31 @@ fn unreachable_connects_without_a_default_route_are_pn607_and_follow_from_it() {
 }
 
 #[test]
+fn a_server_whose_link_is_down_is_not_said_to_be_behind_a_firewall() {
+    let check = |is_up, has_carrier, words: Option<&str>| {
+        let mut answers = healthy();
+        edge(&mut answers).connects.insert("timeout".to_owned(), 100);
+        let link =
+            Link { index: 2, name: "eth0".to_owned(), is_up, has_carrier, ..Link::default() };
+        let loopback = Link { index: 1, is_loopback: true, ..Link::default() };
+        let address = "10.77.0.4".parse().expect("an address");
+        let addresses = vec![LinkAddress { index: 2, address, prefix: 24 }];
+        let links = vec![loopback, link];
+        let mut seen = Seen::default();
+        seen.networks.push(Network { inode: OF_SERVER, links, addresses, ..healthy_one() });
+        let report = judged_with(answers, Some(seen), "").report;
+        let finding = report.findings.iter().find(|one| one.code == "PC103").expect("timeouts");
+        let fix = finding.remediation.as_deref().unwrap_or_default();
+        assert_eq!(fix.contains("nft"), words.is_none(), "{fix}");
+        let is_said = words.is_some_and(|words| finding.title.ends_with(words));
+        assert_eq!(is_said, words.is_some(), "{}", finding.title);
+    };
+    check(true, true, None);
+    check(true, false, Some("has no carrier: the other end of its link is down"));
+    check(false, false, Some("is down"));
+}
+
+#[test]
 fn a_server_on_the_link_needs_no_default_route() {
     // The addresses of the client and of the server, with a prefix each.
     let check = |client: &str, server: &str, expected: &str| {

@@ -1,8 +1,12 @@
 //! What keeps a client from connecting, besides a refusal.
 
-use super::{Certainty, THROTTLED, Verdict, failures, sure};
+use std::net::IpAddr;
+
+use super::{Certainty, NO_ANSWER, THROTTLED, Verdict, failures, sure};
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Evidence, FullTable, Killed, Live, in_words, is_noteworthy};
+use crate::diagnose::evidence::{
+    DeadLink, Evidence, FullTable, Killed, Live, in_words, is_noteworthy,
+};
 use crate::human;
 use linux::hops::Hop as Passed;
 use notation::duration::ago;
@@ -122,6 +126,42 @@ pub(super) fn denied(evidence: &Evidence) -> Option<Verdict> {
     )
 }
 
+/// An interface of the client or of the server is down, or its other end is.
+pub(super) fn link_down(evidence: &Evidence) -> Option<Verdict> {
+    let (live, probed) = failures(evidence, NO_ANSWER)?;
+    let DeadLink { interface, namespace, address, is_up } = evidence.dead_link.as_ref()?;
+    let what = if *is_up { "has no carrier: the other end of its link is down" } else { "is down" };
+    let text = format!("the interface {interface} of {namespace}, which has {address}, {what}.");
+    let verdict = sure(Verdict::of(Cause::LinkDown, text), evidence, live, probed);
+    let next = if *is_up {
+        format!(
+            "ip -d link show {interface}, in {namespace}: its peer or bridge port; ip link set DEVICE up"
+        )
+    } else {
+        format!("ip link set {interface} up, in {namespace}")
+    };
+    Some(verdict.look_at(&next))
+}
+
+/// A link-local address is of no use without the interface that it is meant on (EINVAL).
+pub(super) fn without_scope(evidence: &Evidence) -> Option<Verdict> {
+    let address = evidence.address().map(|address| address.ip());
+    let address = address.or_else(|| evidence.pair.server.name.parse().ok())?;
+    let IpAddr::V6(v6) = address else { return None };
+    let (live, probed) = failures(evidence, &["other"])?;
+    if !v6.is_unicast_link_local() {
+        return None;
+    }
+    let text = format!(
+        "{} connects to {address}, a link-local address, without its interface: the kernel refuses that (EINVAL).",
+        evidence.pair.client()
+    );
+    let verdict = sure(Verdict::of(Cause::NoRoute, text), evidence, live, probed);
+    Some(verdict.look_at(&format!(
+        "the address in the client's configuration: {address}%eth0, with the name of its interface"
+    )))
+}
+
 pub(super) fn no_route(evidence: &Evidence) -> Option<Verdict> {
     if let Some(Err(blocked)) = &evidence.probes.route
         && blocked.is_certain
@@ -181,7 +221,7 @@ pub(super) fn no_route(evidence: &Evidence) -> Option<Verdict> {
 }
 
 pub(super) fn host_gone(evidence: &Evidence) -> Option<Verdict> {
-    let (live, probed) = failures(evidence, &["unreachable", "timeout", "aborted"])?;
+    let (live, probed) = failures(evidence, NO_ANSWER)?;
     if !is_silent(evidence) {
         return None;
     }
