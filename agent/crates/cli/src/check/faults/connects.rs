@@ -64,7 +64,7 @@ pub(super) const KINDS: [Kind; 10] = [
         },
         fix: |_, client, server| {
             format!(
-                "look at the routes and firewall rules between {client} and {server}: `ip route get ADDRESS` and `nft list ruleset` in the client's network namespace"
+                "see whether the host of {server} is up (`ip neigh`: does anybody answer for its address?), and look at routes and firewall rules at both ends and between them: `ip route get ADDRESS` in the network namespace of {client}, `nft list ruleset`"
             )
         },
     },
