@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn a_loopback_address_is_of_no_other_host() {
         let check = |address: &str, name: &str, is_own: bool| {
-            let addresses = address.parse().into_iter().collect();
+            let addresses = address.parse::<SocketAddr>().into_iter().collect();
             let live = Some(Live { addresses, ..Live::default() });
             let pair = Pair { server: Name::new("", name), ..Pair::default() };
             let evidence = Evidence { pair, live, ..Evidence::default() };

@@ -126,11 +126,13 @@ impl<'a> Examiner<'a> {
 
     /// The network namespace of the server: the one that has the address, else that of its listener.
     fn server(&self, pair: &Pair, addresses: &[SocketAddr], client: Option<u32>) -> Option<u32> {
-        let of_address = addresses.first().and_then(|address| {
-            if address.ip().is_loopback() {
+        let named = pair.server.name.parse().ok();
+        let address = addresses.first().map(SocketAddr::ip).or(named);
+        let of_address = address.and_then(|address| {
+            if address.is_loopback() {
                 return client;
             }
-            self.host.holder_of(address.ip()).map(|namespace| namespace.inode)
+            self.host.holder_of(address).map(|namespace| namespace.inode)
         });
         let of_listener = || {
             let ports = &self.answers?.ports;
