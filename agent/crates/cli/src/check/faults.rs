@@ -129,6 +129,8 @@ fn folded<'a>(groups: BTreeMap<(Name, u16), Group<'a>>) -> Vec<Group<'a>> {
         let into = many.entry(client).or_default();
         into.is_folded = true;
         for pair in pairs {
+            // What is said of one of them is not true of all.
+            let sum = Sum { note: None, ..sum };
             into.add(pair, sum, severity.unwrap_or(Severity::Info));
         }
     }
