@@ -17,37 +17,43 @@ pub(super) struct Bearable {
     pub(super) why: Option<String>,
 }
 
-/// `asked` connects to `target`, or fewer. `listeners` are those of the port, as the kernel has them
-/// now; none if the server is on another host.
+/// `asked` connects to `target`, or fewer. `now` is what listens on the port by the kernel's list, none
+/// if the server is on another host; `before`: the same as the agent has read it.
 pub(super) fn bearable(
     asked: u32,
     is_stopped: bool,
-    listeners: &[Listening],
+    before: &[Listening],
+    now: &[Listening],
     target: Option<SocketAddr>,
 ) -> Bearable {
-    let limited = |count: u32, why: String| Bearable { count, is_careful: true, why: Some(why) };
+    let careful = |count: u32, why: String| Bearable { count, is_careful: true, why: Some(why) };
     if is_stopped {
-        return limited(
-            0,
-            "the server is stopped: connects would fill its accept queue".to_owned(),
-        );
+        let why = "the server is stopped: connects would fill its accept queue";
+        return careful(0, why.to_owned());
     }
     let reached = |one: &&Listening| target.is_none_or(|target| one.accepts(target.ip()));
     // Of several sockets of a port (SO_REUSEPORT) the kernel chooses.
-    let Some(fullest) = listeners.iter().filter(reached).min_by_key(|one| one.free()) else {
+    let Some(fullest) = now.iter().filter(reached).min_by_key(|one| one.free()) else {
         return Bearable { count: asked, is_careful: false, why: None };
     };
-    let Listening { backlog, max_backlog, .. } = fullest;
-    match fullest.free() {
-        0 => limited(0, format!("the accept queue is full: {backlog} wait, {max_backlog} may")),
-        _ if *backlog > 0 => limited(
-            asked.min(1),
-            format!("{backlog} of {max_backlog} connections wait for accept()"),
-        ),
-        free => {
-            let count = asked.min((free / PART).max(1));
+    let Listening { address, backlog, max_backlog, .. } = fullest;
+    let waits = format!("{backlog} of {max_backlog} connections wait for accept()");
+    let earlier = before.iter().filter(|one| one.address == *address);
+    let earlier = earlier.map(|one| one.backlog).max();
+    if earlier.is_some_and(|earlier| *backlog > earlier) {
+        return careful(asked.min(1).min(fullest.free()), format!("{waits}, and more come"));
+    }
+    let part = fullest.free() / PART;
+    match backlog {
+        0 => {
+            let count = asked.min(part.max(1));
             let why = format!("the accept queue holds {max_backlog} connections");
             Bearable { count, is_careful: false, why: (count < asked).then_some(why) }
+        }
+        _ if part == 0 => careful(0, waits),
+        _ => {
+            let count = asked.min(part);
+            Bearable { count, is_careful: false, why: (count < asked).then_some(waits) }
         }
     }
 }
@@ -67,23 +73,32 @@ mod tests {
             command: String::new(),
         };
         let target = Some("10.0.0.1:80".parse().expect("an address"));
-        let check = |is_stopped, listeners: &[Listening], expected: (u32, bool)| {
-            let found = bearable(20, is_stopped, listeners, target);
-            assert_eq!((found.count, found.is_careful), expected, "{listeners:?}");
+        let check = |before: &[Listening], now: &[Listening], expected: (u32, bool)| {
+            let found = bearable(20, false, before, now, target);
+            assert_eq!((found.count, found.is_careful), expected, "{now:?}");
             assert_eq!(found.why.is_some(), found.count < 20, "{found:?}");
         };
-        check(false, &[], (20, false));
-        check(false, &[listening("0.0.0.0", 0, 511)], (20, false));
-        check(false, &[listening("0.0.0.0", 0, 64)], (16, false));
-        check(false, &[listening("0.0.0.0", 0, 1)], (1, false));
-        check(false, &[listening("0.0.0.0", 3, 511)], (1, true));
-        check(false, &[listening("0.0.0.0", 65, 64)], (0, true));
-        check(true, &[listening("0.0.0.0", 0, 511)], (0, true));
-        check(true, &[], (0, true));
+        check(&[], &[], (20, false));
+        check(&[], &[listening("0.0.0.0", 0, 511)], (20, false));
+        check(&[], &[listening("0.0.0.0", 0, 64)], (16, false));
+        check(&[], &[listening("0.0.0.0", 0, 1)], (1, false));
+        // Some wait, and no more come.
+        let waits = [listening("0.0.0.0", 3, 511)];
+        check(&waits, &waits, (20, false));
+        check(&[], &[listening("0.0.0.0", 3, 8)], (1, false));
+        check(&[], &[listening("0.0.0.0", 6, 8)], (0, true));
+        check(&[], &[listening("0.0.0.0", 9, 8)], (0, true));
+        // More come.
+        check(&[listening("0.0.0.0", 2, 511)], &waits, (1, true));
+        check(&[listening("0.0.0.0", 2, 8)], &[listening("0.0.0.0", 9, 8)], (0, true));
         // The fullest of those that a connect may reach.
         let two = [listening("0.0.0.0", 0, 511), listening("0.0.0.0", 9, 8)];
-        check(false, &two, (0, true));
+        check(&[], &two, (0, true));
         let other = [listening("0.0.0.0", 0, 511), listening("127.0.0.1", 9, 8)];
-        check(false, &other, (20, false));
+        check(&[], &other, (20, false));
+        for now in [&[][..], &waits] {
+            let found = bearable(20, true, &[], now, target);
+            assert_eq!((found.count, found.is_careful), (0, true), "{now:?}");
+        }
     }
 }

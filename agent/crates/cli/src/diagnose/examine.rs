@@ -76,7 +76,13 @@ impl<'a> Examiner<'a> {
             Probes { skipped: Some("--no-probe".to_owned()), ..Probes::default() }
         } else {
             let is_stopped = process.is_some_and(host::is_stopped);
-            self.probes(pair, name, &seen, client, server, is_stopped)
+            let before = live.as_ref().map_or(&[][..], |live| live.listeners.as_slice());
+            let now = server.and_then(|inode| places.listening(inode, pair.port));
+            let now = now.unwrap_or_default();
+            let target = seen.first().copied();
+            let bearable =
+                burden::bearable(arguments.probe_count, is_stopped, before, &now, target);
+            self.probes(pair, name, &seen, client, server, bearable)
         };
         let found = match (look, &live) {
             (Some(look), _) => look.finish(),
@@ -156,7 +162,7 @@ impl<'a> Examiner<'a> {
         seen: &[SocketAddr],
         client: Option<Result<Place, String>>,
         server: Option<u32>,
-        is_stopped: bool,
+        bearable: Bearable,
     ) -> Probes {
         let Self { arguments, answers, host, elsewhere: _ } = self;
         let place = match client {
@@ -174,14 +180,7 @@ impl<'a> Examiner<'a> {
         let literal = pair.server.name.parse::<IpAddr>().ok();
         let literal = literal.map(|address| SocketAddr::new(address, pair.port));
         let target = seen.first().copied().or_else(listener).or(literal);
-        // As it is now: what the agent knows may be some seconds old.
-        let listening = server.and_then(|inode| host.listening(inode, pair.port));
-        let Bearable { count, is_careful, why } = burden::bearable(
-            arguments.probe_count,
-            is_stopped,
-            &listening.unwrap_or_default(),
-            target,
-        );
+        let Bearable { count, is_careful, why } = bearable;
         let plan = Plan {
             target,
             name: name
