@@ -31,6 +31,7 @@ const ADDRESS_LOCAL: u16 = 2;
 const ID: u16 = 1;
 const ID_OF_DESCRIPTOR: u16 = 3;
 const IS_UP: u32 = 1;
+const HAS_CARRIER: u32 = 0x1_0000;
 const IS_LOOPBACK: u32 = 8;
 /// `struct ifinfomsg`, `struct ifaddrmsg` and `struct rtgenmsg`, padded, which precede attributes.
 const LINK_HEADER: usize = 16;
@@ -51,6 +52,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is up.
     pub is_up: bool,
+    /// Whether it has a carrier: the other end of its cable, or of veth, is up.
+    pub has_carrier: bool,
     /// Whether it is a loopback.
     pub is_loopback: bool,
     /// What it is: `veth`, `bridge`; empty for hardware.
@@ -173,6 +176,7 @@ impl Link {
         let mut link = Self {
             index,
             is_up: flags & IS_UP != 0,
+            has_carrier: flags & HAS_CARRIER != 0,
             is_loopback: flags & IS_LOOPBACK != 0,
             ..Self::default()
         };

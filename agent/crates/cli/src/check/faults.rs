@@ -1,6 +1,7 @@
 //! Faults of connections, from the counts of pairs. Each kind of fault is a row of [`KINDS`]: what it
 //! counts, from where on it is a finding, and what it says. Pairs with one cause are one finding.
 
+mod attempts;
 mod connects;
 mod traffic;
 
@@ -8,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use api_types::{Change, Finding, Severity, code};
+use api_types::{Change, Finding, Role, Severity, code};
 use notation::duration::ago;
 
 use super::answers::Answers;
@@ -48,8 +49,8 @@ struct Kind {
     grade: fn(&Sum, &Answers) -> Severity,
     /// In words, behind the names.
     says: fn(&Sum) -> String,
-    /// What to do, with the names of a client and of the server.
-    fix: fn(&str, &str) -> String,
+    /// What to do, with the counts, and the names of a client and of the server.
+    fix: fn(&Sum, &str, &str) -> String,
 }
 
 /// Who has caused it, as far as counts tell.
@@ -70,6 +71,8 @@ struct Sum {
     worst: f64,
     /// More in words.
     note: Option<&'static str>,
+    /// The side whose program is at fault, where that is known.
+    side: Option<Role>,
     /// Whether clients are those of the internet.
     is_internet: bool,
 }
@@ -126,6 +129,8 @@ fn folded<'a>(groups: BTreeMap<(Name, u16), Group<'a>>) -> Vec<Group<'a>> {
         let into = many.entry(client).or_default();
         into.is_folded = true;
         for pair in pairs {
+            // What is said of one of them is not true of all.
+            let sum = Sum { note: None, ..sum };
             into.add(pair, sum, severity.unwrap_or(Severity::Info));
         }
     }
@@ -142,6 +147,7 @@ impl<'a> Group<'a> {
         self.sum.of += sum.of;
         self.sum.worst = self.sum.worst.max(sum.worst);
         self.sum.note = self.sum.note.or(sum.note);
+        self.sum.side = self.sum.side.or(sum.side);
         self.sum.is_internet |= sum.is_internet;
         self.severity = self.severity.max(Some(severity));
     }
@@ -224,7 +230,7 @@ impl Kind {
             Some((name, _)) => name.to_string(),
             None => "the server".to_owned(),
         };
-        finding.remediation = Some(fix(&client, &server_name));
+        finding.remediation = Some(fix(sum, &client, &server_name));
         let is_it = |client: &Name, server: &Name, port| {
             let matches = |pair: &&Pair<'_>| {
                 (&pair.client, &pair.server, pair.port) == (client, server, port)

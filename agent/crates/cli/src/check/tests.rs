@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api_types::{
-    BalanceVerdict, Cause, Edge, Evidence, Finding, Latency, Role, Severity, Timestamp, code,
+    BalanceVerdict, Cause, Edge, Evidence, Finding, Latency, Listener, Role, Severity, Timestamp,
+    code,
 };
 use clap::Parser;
 
@@ -157,7 +158,7 @@ fn each_fault_has_its_code_and_no_other_root() {
     fn connects(answers: &mut Answers, result: &str, count: u64) {
         edge(answers).connects.insert(result.to_owned(), count);
     }
-    let faults: [(&str, Severity, Fault); 24] = [
+    let faults: [(&str, Severity, Fault); 26] = [
         ("PC101", Error, |all| connects(all, "refused", 100)),
         ("PC101", Warning, |all| connects(all, "refused", 3)),
         ("PC102", Error, |all| connects(all, "unreachable", 100)),
@@ -166,6 +167,18 @@ fn each_fault_has_its_code_and_no_other_root() {
         ("PC103", Error, |all| {
             connects(all, "aborted", 100);
             edge(all).retransmits_by_phase.insert("syn".to_owned(), 100);
+        }),
+        // Nobody answers ARP: no SYN is sent, and none again.
+        ("PC103", Error, |all| {
+            connects(all, "ok", 0);
+            connects(all, "aborted", 12);
+        }),
+        // Rejected by a host that limits its ICMP messages.
+        ("PC102", Error, |all| {
+            connects(all, "ok", 0);
+            connects(all, "aborted", 9);
+            connects(all, "unreachable", 9);
+            edge(all).retransmits_by_phase.insert("syn".to_owned(), 18);
         }),
         ("PC104", Error, |all| connects(all, "address_unavailable", 100)),
         ("PC105", Error, |all| connects(all, "ports_exhausted", 100)),
@@ -217,7 +230,7 @@ fn each_fault_has_its_code_and_no_other_root() {
 #[test]
 fn what_is_no_fault_is_no_finding() {
     type Calm = fn(&mut Answers);
-    let calm: [Calm; 5] = [
+    let calm: [Calm; 6] = [
         // A server that stops refuses.
         |all| {
             edge(all).connects.insert("stopping".to_owned(), 500);
@@ -225,6 +238,15 @@ fn what_is_no_fault_is_no_finding() {
         // A race that a client gave up, without a lost SYN.
         |all| {
             edge(all).connects.insert("aborted".to_owned(), 500);
+        },
+        // The slower half of connects over IPv6 and IPv4 at once.
+        |all| {
+            let won = edge(all).clone();
+            all.edges.edges.push(Edge {
+                server: "fd00::5".to_owned(),
+                connects: [("ok".to_owned(), 0), ("aborted".to_owned(), 1000)].into(),
+                ..won
+            });
         },
         // Long polling.
         |all| {
@@ -268,6 +290,107 @@ fn loss_explains_timeouts_and_slow_requests_of_callers() {
 }
 
 #[test]
+fn a_server_that_waits_for_a_slow_one_is_not_called_slow() {
+    // prod/shop is slow for the internet, on both sides; its own call takes this long.
+    let title = |called: Option<f64>| {
+        let mut answers = healthy();
+        let slow = |seconds| Latency {
+            count: 1000,
+            sum_seconds: 700.0,
+            p50_seconds: Some(seconds),
+            p99_seconds: Some(seconds),
+        };
+        let caller = answers.edges.edges.iter_mut().find(|edge| edge.client == "internet");
+        let caller = caller.expect("the caller");
+        caller.request = slow(0.9);
+        let inside = Edge { role: Role::Server, other_side: true, ..caller.clone() };
+        caller.role = Role::Client;
+        answers.edges.edges.push(inside);
+        match called {
+            Some(seconds) => edge(&mut answers).request = slow(seconds),
+            None => answers.edges.edges.retain(|edge| edge.client != "shop"),
+        }
+        let done = judged(answers, "");
+        let about = |one: &&Finding| one.code == "PP201" && one.subject.starts_with("internet");
+        let finding = done.report.findings.iter().find(about).expect("slow").clone();
+        (finding.title, finding.caused_by)
+    };
+    let check = |called, words: &str, cause: Option<&str>| {
+        let (title, caused_by) = title(called);
+        assert!(title.ends_with(words), "{title}");
+        assert_eq!(caused_by.as_deref(), cause, "{title}");
+    };
+    check(Some(0.85), "and the server waits for a service that it calls", Some("PP201"));
+    check(Some(0.002), "while what it calls begins to answer in time", None);
+    check(None, "and the server itself is slow", None);
+}
+
+#[test]
+fn the_program_that_does_not_read_or_close_is_the_one_to_fix() {
+    let check = |code: &str, role: Role, title: &str, name: &str| {
+        let mut answers = healthy();
+        let row = edge(&mut answers);
+        row.role = role;
+        if code == "PP206" {
+            row.close_wait = Some(30);
+        } else {
+            (row.receive_queue_bytes, row.received_bytes) = (Some(5_000_000), 1_000_000);
+        }
+        let done = judged(answers, "");
+        assert_eq!(roots(&done), [(code, Severity::Warning)]);
+        let finding = done.report.findings.iter().find(|one| one.code == code).expect("it");
+        assert!(finding.title.ends_with(title), "{}", finding.title);
+        let fix = finding.remediation.as_deref().unwrap_or_default();
+        let other = if name == "postgres" { "prod/shop" } else { "postgres" };
+        assert!(fix.contains(name) && !fix.contains(other), "{fix}");
+    };
+    let of_client = "the client has not closed 30 connections that the server closed";
+    check("PP206", Role::Client, of_client, "prod/shop");
+    let of_server = "the server has not closed 30 connections that the client closed";
+    check("PP206", Role::Server, of_server, "postgres");
+    check("PP205", Role::Client, "the client has 5 MB unread", "prod/shop");
+    check("PP205", Role::Server, "the server has 5 MB unread", "postgres");
+}
+
+#[test]
+fn a_server_that_runs_and_refuses_is_not_told_to_start() {
+    let check = |listens: &[&str], title: &str, fix: &str| {
+        let mut answers = healthy();
+        edge(&mut answers).connects = [("ok".to_owned(), 0), ("refused".to_owned(), 100)].into();
+        let one = answers.listeners.listeners[0].clone();
+        let at = |address: &&str| Listener {
+            address: address.parse().expect("an address"),
+            ..one.clone()
+        };
+        answers.listeners.listeners.retain(|one| one.port != 5432);
+        answers.listeners.listeners.extend(listens.iter().map(at));
+        let done = judged(answers, "");
+        let finding = done.report.findings.iter().find(|one| one.code == "PC101").expect("it");
+        assert!(finding.title.ends_with(title), "{}", finding.title);
+        let said = finding.remediation.as_deref().unwrap_or_default();
+        assert!(said.starts_with(fix), "{said}");
+    };
+    check(&[], "(100 of 100)", "start postgres");
+    let loopback = "the server listens on the loopback only";
+    check(&["127.0.0.1"], loopback, "let postgres listen on the address");
+    check(&["127.0.0.1", "::1"], loopback, "let postgres listen on the address");
+    check(&["127.0.0.1", "10.0.0.3"], "the server listens there now", "see whether postgres");
+}
+
+#[test]
+fn a_link_local_address_without_an_interface_is_no_missing_source_address() {
+    let mut answers = healthy();
+    let broken = edge(&mut answers);
+    broken.server = "fe80::1".to_owned();
+    broken.connects = [("ok".to_owned(), 0), ("other".to_owned(), 5)].into();
+    let done = judged(answers, "");
+    let finding = done.report.findings.iter().find(|one| one.code == "PC104").expect("it");
+    assert!(finding.title.contains("a link-local address needs its interface"), "{finding:?}");
+    let fix = finding.remediation.as_deref().unwrap_or_default();
+    assert!(fix.ends_with("as in fe80::1%eth0"), "{fix}");
+}
+
+#[test]
 fn a_client_that_scans_is_one_finding() {
     let mut answers = healthy();
     let scanned = edge(&mut answers).clone();
@@ -299,7 +422,7 @@ fn clients_of_a_dead_server_are_one_finding() {
     let done = judged(answers, "");
     assert_eq!(roots(&done), [("PC101", Severity::Error)]);
     let title = &done.report.findings[0].title;
-    assert!(title.starts_with("postgres:5432: 100% of connects are refused (100 of 100); clients: prod/cart, prod/orders"), "{title}");
+    assert!(title.starts_with("postgres:5432: 100% of connects are refused (100 of 100): the server listens there now; clients: prod/cart, prod/orders"), "{title}");
 }
 
 #[test]
@@ -368,4 +491,30 @@ fn without_an_agent_the_report_is_incomplete() {
         let text = format.text(&done, false).expect("text");
         assert!(text.contains("nobody"), "{text}");
     }
+}
+
+#[test]
+fn an_address_without_an_answer_is_the_cause_of_its_clients_errors() {
+    let mut answers = healthy();
+    edge(&mut answers).connects = [("ok".to_owned(), 0), ("aborted".to_owned(), 12)].into();
+    let caller = answers.edges.edges.iter_mut().find(|edge| edge.client == "internet");
+    caller.expect("the caller").responses = responses(&[("5xx", 60)]);
+    let done = judged(answers, "");
+    assert_eq!(roots(&done), [("PC103", Severity::Error)]);
+    let titles: Vec<&str> = done.report.findings.iter().map(|one| one.title.as_str()).collect();
+    let expected = "100% of connects get no answer before the client gives up (12 of 12)";
+    assert!(titles[0].ends_with(expected), "{titles:?}");
+    let effect = done.report.findings.iter().find(|one| one.code == "PC110").expect("errors");
+    assert_eq!(effect.caused_by.as_deref(), Some("PC103"));
+}
+
+#[test]
+fn rejected_connects_are_not_said_to_be_dropped() {
+    let mut answers = healthy();
+    edge(&mut answers).connects =
+        [("ok".to_owned(), 0), ("aborted".to_owned(), 9), ("unreachable".to_owned(), 9)].into();
+    let done = judged(answers, "");
+    let title = &done.report.findings[0].title;
+    let expected = "100% of connects have no route or are rejected, or get no answer (18 of 18)";
+    assert!(title.ends_with(expected), "{title}");
 }

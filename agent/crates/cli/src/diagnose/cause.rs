@@ -18,6 +18,8 @@ pub(super) enum Cause {
     SourceAddress,
     /// A policy of the client's host refuses the connect.
     Denied,
+    /// An interface of the client or the server is down, or has no carrier.
+    LinkDown,
     /// There is no route to the server, or one that forbids it.
     NoRoute,
     /// The server has no route back.
@@ -110,7 +112,7 @@ impl Cause {
     pub(super) const fn step(self) -> Option<Step> {
         Some(match self {
             Self::NameNotResolved => Step::Name,
-            Self::NoRoute | Self::NoRouteBack => Step::Route,
+            Self::LinkDown | Self::NoRoute | Self::NoRouteBack => Step::Route,
             Self::NothingListens
             | Self::LoopbackOnly
             | Self::OtherAddress

@@ -56,6 +56,7 @@ pub(super) fn findings(
             if pairs.len() > 1 {
                 findings.notes.push(format!("The worst of {} edges:", pairs.len()));
             }
+            let worst = root(&pairs, worst, |pair| judge(&examiner.counted(pair)));
             let report = report(examiner, answers, worst, None);
             // A failed bind is worse than an edge without a fault.
             if findings.failed_binds.is_empty() || report.verdict.cause.is_fault() {
@@ -213,7 +214,7 @@ fn also(answers: &Answers, pair: &Pair) -> Vec<Hop> {
         }
         level = next.into_iter().filter(|name| seen.insert(name.clone())).collect();
     }
-    found.retain(|hop| hop.is_failing() || hop.p99_seconds.is_some_and(|p99| p99 >= 0.5));
+    found.retain(|hop| hop.is_failing() || hop.is_slow());
     found
 }
 
@@ -271,7 +272,7 @@ fn along(answers: &Answers, examiner: &Examiner<'_>, service: &Name, down: bool)
         .flat_map(|pair| answers.hops(|edge| super::live::pair(edge) == *pair))
         .collect();
     let mut findings = Findings { chain, ..Findings::default() };
-    let worst = culprit(examiner, &pairs).or_else(|| quiet(answers, None, service));
+    let worst = culprit(examiner, &pairs, &all).or_else(|| quiet(answers, None, service));
     match worst {
         Some(worst) => findings.reports.push(report(examiner, answers, &worst, None)),
         None => findings.notes.push(format!("{service} had no connections in the window.")),
@@ -281,13 +282,13 @@ fn along(answers: &Answers, examiner: &Examiner<'_>, service: &Name, down: bool)
 
 /// The pair that explains the others: the one with the gravest cause; without any, the slowest at the
 /// end of the way.
-fn culprit(examiner: &Examiner<'_>, pairs: &[Pair]) -> Option<Pair> {
+fn culprit(examiner: &Examiner<'_>, pairs: &[Pair], all: &[Pair]) -> Option<Pair> {
     let mut ranked = pairs.to_vec();
     rank(examiner, &mut ranked);
     let worst = ranked.first()?;
     let Verdict { cause, .. } = judge(&examiner.counted(worst));
     if cause.is_fault() {
-        return Some(worst.clone());
+        return Some(root(all, worst, |pair| judge(&examiner.counted(pair))).clone());
     }
     let slowest = |pair: &&Pair| {
         let live = examiner.counted(pair).live.unwrap_or_default();
@@ -297,11 +298,38 @@ fn culprit(examiner: &Examiner<'_>, pairs: &[Pair]) -> Option<Pair> {
     pairs.iter().max_by_key(slowest).cloned()
 }
 
+/// The pair that explains `worst`: as long as a server waits for another that has a fault too, the
+/// edge to that one.
+fn root<'a>(pairs: &'a [Pair], worst: &'a Pair, judged: impl Fn(&Pair) -> Verdict) -> &'a Pair {
+    let mut way = vec![worst];
+    let mut verdict = judged(worst);
+    let mut at = worst;
+    while let Some((server, port)) = verdict.waits_for.take() {
+        let is_next = |pair: &&Pair| {
+            pair.client.as_ref() == Some(&at.server)
+                && pair.port == port
+                && pair.server.to_string() == server
+        };
+        // Services that call each other end where they began.
+        let next = pairs.iter().find(is_next).filter(|pair| !way.contains(pair));
+        let Some(next) = next else { break };
+        verdict = judged(next);
+        if !verdict.cause.is_fault() {
+            break;
+        }
+        way.push(next);
+        at = next;
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
+    use super::super::cause::Cause;
     use super::super::live::tests::answers;
+    use super::super::verdict::Certainty;
     use super::*;
 
     #[derive(Parser)]
@@ -355,6 +383,43 @@ mod tests {
         let text = found.text();
         assert!(text.starts_with("Chain:\n  ✗ internet → prod/shop:8080"), "{text}");
         assert!(text.contains("\n  ✗ prod/shop → postgres:5432"), "{text}");
+    }
+
+    #[test]
+    fn the_last_slow_hop_of_a_chain_explains_the_others() {
+        let pair = |client: &str, server: &str| Pair {
+            client: Some(Name::new("", client)),
+            server: Name::new("", server),
+            port: 80,
+        };
+        // Which service each waits for.
+        let check = |waits: &[(&str, &str)], expected: &Pair| {
+            let pairs = [
+                pair("user", "gateway"),
+                pair("gateway", "cache"),
+                pair("gateway", "middle"),
+                pair("middle", "database"),
+                pair("database", "gateway"),
+            ];
+            let judged = |pair: &Pair| {
+                let next = waits.iter().find(|(server, _)| *server == pair.server.name);
+                let cause = match next {
+                    Some(_) => Cause::SlowDependency,
+                    None if pair.server.name == "cache" => Cause::Healthy,
+                    None => Cause::SlowServer,
+                };
+                let verdict = Verdict::new(cause, String::new(), Certainty::Medium, "");
+                Verdict { waits_for: next.map(|(_, next)| ((*next).to_owned(), 80)), ..verdict }
+            };
+            assert_eq!(root(&pairs, &pairs[0], judged), expected, "{waits:?}");
+        };
+        check(&[("gateway", "middle"), ("middle", "database")], &pair("middle", "database"));
+        check(&[("gateway", "middle")], &pair("gateway", "middle"));
+        // What it waits for has no fault of its own, or is not observed.
+        check(&[("gateway", "cache")], &pair("user", "gateway"));
+        check(&[("gateway", "nowhere")], &pair("user", "gateway"));
+        let circle = [("gateway", "middle"), ("middle", "database"), ("database", "gateway")];
+        check(&circle, &pair("database", "gateway"));
     }
 
     #[test]

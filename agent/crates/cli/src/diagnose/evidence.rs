@@ -12,8 +12,10 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-pub(super) use self::host::{FullTable, Host, Killed};
-pub(super) use self::live::{Changed, Hop, Listening, Live, Quantiles, Uneven};
+pub(super) use self::host::{DeadLink, FullTable, Host, Killed};
+pub(super) use self::live::{
+    Changed, Hop, Listening, Live, OfBoth, Quantiles, SLOW_SECONDS, Uneven, is_polling,
+};
 pub(super) use self::probes::{
     Blocked, Connects, Hello, Http, Lookup, Path, Probes, Silence, hops_in_words,
 };
@@ -45,6 +47,8 @@ pub(super) struct Evidence {
     pub(super) host: Host,
     /// Full tables of connection tracking; searched for if connects time out.
     pub(super) full_tables: Vec<FullTable>,
+    /// An interface of one end that carries nothing; searched for if connects get no answer.
+    pub(super) dead_link: Option<DeadLink>,
 }
 
 // === impl Name ===
@@ -100,6 +104,17 @@ impl Evidence {
         let probed = self.probes.connect.as_ref().and_then(|connect| connect.target);
         probed.or_else(|| self.live.as_ref()?.addresses.first().copied())
     }
+
+    /// Why nothing is known of the server's host.
+    pub(super) fn why_not_here(&self) -> &'static str {
+        let named = self.pair.server.name.parse().ok();
+        let address = self.address().map(|address| address.ip()).or(named);
+        if address.is_some_and(|address| address.is_loopback()) {
+            "the server is on the client's own host; the client's network namespace is not known (--pid names a process there)"
+        } else {
+            "the server is not on this host"
+        }
+    }
 }
 
 /// A result of connects in words, to follow their number.
@@ -134,6 +149,22 @@ mod tests {
         check(1, 100, true);
         check(1, 101, false);
         check(5, 500, true);
+    }
+
+    #[test]
+    fn a_loopback_address_is_of_no_other_host() {
+        let check = |address: &str, name: &str, is_own: bool| {
+            let addresses = address.parse::<SocketAddr>().into_iter().collect();
+            let live = Some(Live { addresses, ..Live::default() });
+            let pair = Pair { server: Name::new("", name), ..Pair::default() };
+            let evidence = Evidence { pair, live, ..Evidence::default() };
+            assert_eq!(evidence.why_not_here().contains("own host"), is_own, "{address} {name}");
+        };
+        check("127.0.0.1:11", "127.0.0.1", true);
+        check("[::1]:11", "postgres", true);
+        check("", "127.0.0.1", true);
+        check("10.0.0.2:11", "10.0.0.2", false);
+        check("", "db.example", false);
     }
 
     #[test]

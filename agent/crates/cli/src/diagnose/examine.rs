@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::DiagnoseArgs;
+use super::burden::{self, Bearable};
 use super::evidence::{Evidence, Host as Found, Live, Name, Pair, Probes};
 use super::host::{self, Look};
 use super::live::Answers;
@@ -39,7 +40,7 @@ impl<'a> Examiner<'a> {
         let skipped = Some("not for a list of edges".to_owned());
         let probes = Probes { skipped: skipped.clone(), ..Probes::default() };
         let host = Found { skipped, ..Found::default() };
-        Evidence { pair: pair.clone(), live, probes, host, full_tables: Vec::new() }
+        Evidence { pair: pair.clone(), live, probes, host, ..Evidence::default() }
     }
 
     /// All evidence of a pair. `name`: the server by its DNS name, if it was named so.
@@ -74,12 +75,18 @@ impl<'a> Examiner<'a> {
         } else if arguments.no_probe {
             Probes { skipped: Some("--no-probe".to_owned()), ..Probes::default() }
         } else {
-            self.probes(pair, name, &seen, client, server)
+            let is_stopped = process.is_some_and(host::is_stopped);
+            let before = live.as_ref().map_or(&[][..], |live| live.listeners.as_slice());
+            let now = server.and_then(|inode| places.listening(inode, pair.port));
+            let now = now.unwrap_or_default();
+            let target = seen.first().copied();
+            let bearable =
+                burden::bearable(arguments.probe_count, is_stopped, before, &now, target);
+            self.probes(pair, name, &seen, client, server, bearable)
         };
         let found = match (look, &live) {
             (Some(look), _) => look.finish(),
             (None, Some(_)) if elsewhere.is_some() => not_looked("the agent is on another host"),
-            (None, Some(live)) if !live.is_here => not_looked("the server is not on this host"),
             (None, _) => not_looked("the server's process is not known"),
         };
         let ended = ["service_stopped", "service_restarted", "service_changed"];
@@ -89,10 +96,24 @@ impl<'a> Examiner<'a> {
         let killed = if elsewhere.is_some() { None } else { killed() };
         let found = Found { killed, ..found };
         let mut evidence =
-            Evidence { pair: pair.clone(), live, probes, host: found, full_tables: Vec::new() };
+            Evidence { pair: pair.clone(), live, probes, host: found, ..Evidence::default() };
+        if evidence.host.pid == 0
+            && elsewhere.is_none()
+            && evidence.live.as_ref().is_some_and(|live| !live.is_here)
+        {
+            evidence.host.skipped = Some(evidence.why_not_here().to_owned());
+        }
         if verdict::failures(&evidence, &["timeout", "aborted"]).is_some() {
             let ends: Vec<u32> = client_netns.into_iter().chain(server).collect();
             evidence.full_tables = places.full_tables(&ends);
+        }
+        if elsewhere.is_none() && verdict::failures(&evidence, verdict::NO_ANSWER).is_some() {
+            let source =
+                evidence.probes.route.as_ref().and_then(|route| route.as_ref().ok()?.source);
+            let target = evidence.address().map(|address| address.ip());
+            let ends = [client_netns.zip(source), server.zip(target)];
+            let mut dead = ends.into_iter().flatten();
+            evidence.dead_link = dead.find_map(|(inode, address)| places.dead_link(inode, address));
         }
         evidence
     }
@@ -111,11 +132,13 @@ impl<'a> Examiner<'a> {
 
     /// The network namespace of the server: the one that has the address, else that of its listener.
     fn server(&self, pair: &Pair, addresses: &[SocketAddr], client: Option<u32>) -> Option<u32> {
-        let of_address = addresses.first().and_then(|address| {
-            if address.ip().is_loopback() {
+        let named = pair.server.name.parse().ok();
+        let address = addresses.first().map(SocketAddr::ip).or(named);
+        let of_address = address.and_then(|address| {
+            if address.is_loopback() {
                 return client;
             }
-            self.host.holder_of(address.ip()).map(|namespace| namespace.inode)
+            self.host.holder_of(address).map(|namespace| namespace.inode)
         });
         let of_listener = || {
             let ports = &self.answers?.ports;
@@ -139,6 +162,7 @@ impl<'a> Examiner<'a> {
         seen: &[SocketAddr],
         client: Option<Result<Place, String>>,
         server: Option<u32>,
+        bearable: Bearable,
     ) -> Probes {
         let Self { arguments, answers, host, elsewhere: _ } = self;
         let place = match client {
@@ -155,13 +179,17 @@ impl<'a> Examiner<'a> {
         };
         let literal = pair.server.name.parse::<IpAddr>().ok();
         let literal = literal.map(|address| SocketAddr::new(address, pair.port));
+        let target = seen.first().copied().or_else(listener).or(literal);
+        let Bearable { count, is_careful, why } = bearable;
         let plan = Plan {
-            target: seen.first().copied().or_else(listener).or(literal),
+            target,
             name: name
                 .filter(|_| literal.is_none())
                 .or_else(|| answers.and_then(|answers| answers.dns_name(pair))),
             port: pair.port,
-            count: arguments.probe_count,
+            count,
+            is_careful,
+            why_fewer: why,
             http: arguments.http.clone(),
             tls_name: arguments.tls_name.clone(),
             hello: Protocol::of(&pair.server.name, pair.port),

@@ -65,6 +65,12 @@ impl Look {
     }
 }
 
+/// Whether a process is stopped now, by a signal or a debugger.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    let letter = starvation::state(pid).ok().map(|state| state.letter);
+    Host { state: letter, ..Host::default() }.is_stopped()
+}
+
 /// The server's process, if the OOM killer has killed it: one of its name, or of a script one that
 /// ended when the agent saw the server end, `stopped` seconds ago.
 pub(super) fn killed(server: &Name, stopped: Option<f64>) -> Option<Killed> {

@@ -5,6 +5,7 @@
 //! function of the evidence, and a *report* shows both. Probes and looks into other namespaces are
 //! made by this process, with the rights of the user who runs it.
 
+mod burden;
 mod cause;
 mod chain;
 mod evidence;
@@ -48,8 +49,9 @@ Examples:
 The steps are name, route, port, TCP, path, TLS, HTTP, application, host and policy: ✓ well, ✗ the
 fault, ! conspicuous, – not looked at. What the agent has counted comes first; then this command
 tries what the client does, from the client's network namespace (needs root; skipped otherwise):
-connects (--probe-count), TLS with --tls-name or on a port that is known for it, HTTP with --http,
-and the greeting of PostgreSQL, MySQL and Redis. --no-probe leaves all of that out.
+connects (--probe-count; fewer if the accept queue is short, one if it grows, none if the
+server is stopped), TLS with --tls-name or on a port that is known for it, HTTP with --http, and the greeting
+of PostgreSQL, MySQL and Redis. --no-probe leaves all of that out.
 
 Exit codes: 0 nothing is wrong, 1 a fault was found, 2 invalid command line, 3 nothing can be said:
 no agent answers, or there was no traffic and no probe.";

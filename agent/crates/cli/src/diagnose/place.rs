@@ -7,13 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use api_types::{Port, PortState, Ports, Protocol};
 use linux::clients;
+use linux::links;
 use linux::listening::{self, Listener};
 use linux::namespace_names;
 use linux::namespaces::{self, Namespace};
 use linux::network;
 use linux::procfs::{self, Process};
 
-use super::evidence::{FullTable, Listening, Name};
+use super::evidence::{DeadLink, FullTable, Listening, Name};
 
 /// So full, connection tracking drops packets: the count is read a little later.
 const FULL: f64 = 0.98;
@@ -165,6 +166,23 @@ impl Host {
             is_of_an_end: ends.contains(&inode),
         };
         full.into_iter().map(table).collect()
+    }
+
+    /// The interface of a namespace that has `address`, if it is down or has no carrier.
+    pub(super) fn dead_link(&self, inode: u32, address: IpAddr) -> Option<DeadLink> {
+        if address.is_loopback() {
+            return None;
+        }
+        let read = || Some((links::list().ok()?, links::addresses().ok()?));
+        let (all, addresses) = namespaces::run_in(self.namespace(inode)?, read).ok()??;
+        let index = addresses.iter().find(|one| one.address == address)?.index;
+        let link = all.into_iter().find(|link| link.index == index)?;
+        if link.is_up && link.has_carrier {
+            return None;
+        }
+        let names = namespace_names::read().0;
+        let namespace = names.get(&inode).cloned().unwrap_or_else(|| format!("net:[{inode}]"));
+        Some(DeadLink { interface: link.name, namespace, address, is_up: link.is_up })
     }
 
     /// The network namespace with this inode.

@@ -206,7 +206,7 @@ impl Findings {
         if !self.chain.is_empty() {
             text.push_str("Chain:\n");
             for hop in &self.chain {
-                let _ = writeln!(text, "  {} {hop}", if hop.is_failing() { '✗' } else { '✓' });
+                let _ = writeln!(text, "  {} {hop}", hop.mark());
             }
         }
         for report in &self.reports {
@@ -236,7 +236,7 @@ impl Findings {
             let _ = writeln!(text, "{note}\n");
         }
         for hop in &self.chain {
-            let _ = writeln!(text, "* {} {hop}", if hop.is_failing() { '✗' } else { '✓' });
+            let _ = writeln!(text, "* {} {hop}", hop.mark());
         }
         for report in &self.reports {
             if !text.is_empty() {

@@ -120,7 +120,7 @@ fn route(evidence: &Evidence) -> Found {
 fn port(evidence: &Evidence) -> Found {
     let Some(live) = &evidence.live else { return skipped("no agent has seen the server") };
     if !live.is_here {
-        return skipped("the server is not on this host");
+        return skipped(evidence.why_not_here());
     }
     let Some(one) = live.listeners.iter().max_by_key(|one| one.backlog) else {
         if !live.sees_listeners {
@@ -167,7 +167,11 @@ fn tcp(evidence: &Evidence) -> Found {
     }
     if let Some(connect) = &evidence.probes.connect {
         failed |= connect.ok() < connect.attempts || connect.after_a_second() > 0;
-        text.push(probes_of(connect, &evidence.probes.from));
+        let why = evidence.probes.skipped.as_ref();
+        let why = why.map_or_else(String::new, |why| format!("; no more: {why}"));
+        text.push(probes_of(connect, &evidence.probes.from) + &why);
+    } else if let (Some(why), false) = (&evidence.probes.skipped, text.is_empty()) {
+        text.push(format!("no probe: {why}"));
     }
     if text.is_empty() {
         return skipped(&format!("no traffic in the window; {}", why_not(evidence)));

@@ -11,7 +11,7 @@ mod slowness;
 use serde::Serialize;
 
 use super::cause::Cause;
-use super::evidence::{Evidence, Hop, is_noteworthy};
+use super::evidence::{Connects, Evidence, Hop, SLOW_SECONDS, is_noteworthy};
 use crate::human;
 
 /// A share of retransmitted segments that delays many requests; the alert
@@ -19,8 +19,6 @@ use crate::human;
 const LOSS: f64 = 0.02;
 /// Fewer retransmissions are chance.
 const FEW_RETRANSMITS: u64 = 5;
-/// Requests that take this long are slow, as for the health of services.
-const SLOW_SECONDS: f64 = 0.5;
 /// A latency that has grown by this factor has changed.
 const GROWTH: f64 = 3.0;
 /// A share of the latency that explains it.
@@ -46,6 +44,9 @@ pub(super) struct Verdict {
     pub(super) reason: String,
     /// What to do or to run next.
     pub(super) look_at: Vec<String>,
+    /// What the server waits for: a service as hops name it, and its port.
+    #[serde(skip)]
+    pub(super) waits_for: Option<(String, u16)>,
 }
 
 /// How sure a verdict is.
@@ -57,6 +58,9 @@ pub(super) enum Certainty {
     High,
 }
 
+/// Results of connects that nobody answers, or that somebody on the way does.
+pub(super) const NO_ANSWER: &[&str] = &["unreachable", "timeout", "aborted"];
+
 /// The first that applies is the verdict.
 const CANDIDATES: &[fn(&Evidence) -> Option<Verdict>] = &[
     connecting::process_stopped,
@@ -65,6 +69,8 @@ const CANDIDATES: &[fn(&Evidence) -> Option<Verdict>] = &[
     connecting::no_local_port,
     connecting::source_address,
     connecting::denied,
+    connecting::link_down,
+    connecting::without_scope,
     connecting::no_route,
     connecting::host_gone,
     refusal::refused,
@@ -132,6 +138,10 @@ pub(super) fn sure(verdict: Verdict, evidence: &Evidence, live: u64, probed: u64
     let probes = evidence.probes.connect.is_some();
     let (certainty, reason) = match (live > 0, probed > 0) {
         (true, true) => (Certainty::High, "live traffic and probes agree".to_owned()),
+        (true, false) if evidence.probes.connect.as_ref().is_some_and(Connects::none_succeeds) => (
+            Certainty::Medium,
+            "seen in live traffic; the probes fail too, in another way".to_owned(),
+        ),
         (true, false) if probes => (
             Certainty::Medium,
             "seen in live traffic; the probes succeed now, so it has passed or comes and goes"
@@ -162,7 +172,7 @@ fn waits_for(hop: &Hop) -> String {
 }
 
 /// The command that looks at an edge.
-pub(super) fn command_for(hop: &Hop) -> String {
+fn command_for(hop: &Hop) -> String {
     format!("portolan diagnose {} {}:{}", hop.client, hop.server, hop.port)
 }
 
@@ -170,12 +180,20 @@ pub(super) fn command_for(hop: &Hop) -> String {
 
 impl Verdict {
     pub(super) fn new(cause: Cause, text: String, certainty: Certainty, reason: &str) -> Self {
-        Self { cause, text, certainty, reason: reason.to_owned(), look_at: Vec::new() }
+        let reason = reason.to_owned();
+        Self { cause, text, certainty, reason, look_at: Vec::new(), waits_for: None }
     }
 
     /// Before it is known how certain it is.
     pub(super) fn of(cause: Cause, text: String) -> Self {
         Self::new(cause, text, Certainty::Low, "")
+    }
+
+    /// The same of a server that waits for another service.
+    #[must_use]
+    pub(super) fn because_of(mut self, hop: &Hop) -> Self {
+        self.waits_for = Some((hop.server.clone(), hop.port));
+        self.look_at(&command_for(hop))
     }
 
     /// The same with one more thing to do.

@@ -1,7 +1,10 @@
 //! Connectivity: connects that fail, connections that break, requests without a response.
 
+use std::net::IpAddr;
+
 use api_types::{Severity, code};
 
+use super::attempts::{ON_LOOPBACK, is_rejected, listens, silent};
 use super::{Answers, Blame, Checks, Kind, Pair, Sum, share};
 use crate::check::limits::{
     BUDGET, DEAD_PER_MINUTE, ERRORS_ERROR, ERRORS_PER_MINUTE, ERRORS_SHARE, FAILED_PER_MINUTE,
@@ -18,11 +21,25 @@ pub(super) const KINDS: [Kind; 10] = [
         counted: "refused",
         of: Some("attempts"),
         events: |cause| matches!(cause, "connect_refused" | "connect_reset"),
-        count: |pair, _| failed(pair, pair.connects(&["refused", "reset"])),
+        count: |pair, answers| {
+            let sum = failed(pair, pair.connects(&["refused", "reset"]))?;
+            Some(Sum { note: listens(pair, answers), ..sum })
+        },
         grade: connects,
-        says: |sum| share(sum, "of connects are refused"),
-        fix: |client, server| {
-            format!("start {server}, or correct the address and port that {client} connects to")
+        says: |sum| {
+            let note = sum.note.map(|note| format!(": {note}")).unwrap_or_default();
+            share(sum, "of connects are refused") + &note
+        },
+        fix: |sum, client, server| match sum.note {
+            None => {
+                format!("start {server}, or correct the address and port that {client} connects to")
+            }
+            Some(ON_LOOPBACK) => format!(
+                "let {server} listen on the address that {client} connects to, or on all of them (0.0.0.0, ::)"
+            ),
+            Some(_) => format!(
+                "see whether {server} has just started, listens on the address that {client} connects to, or a firewall rejects: `portolan diagnose {client} {server}`"
+            ),
         },
     },
     Kind {
@@ -31,12 +48,23 @@ pub(super) const KINDS: [Kind; 10] = [
         counted: "unreachable",
         of: Some("attempts"),
         events: |cause| matches!(cause, "connect_unreachable" | "connect_denied"),
-        count: |pair, _| failed(pair, pair.connects(&["unreachable", "denied"])),
+        count: |pair, answers| {
+            let rejected = pair.connects(&["unreachable", "denied"]);
+            let sum = failed(pair, rejected)?;
+            if !is_rejected(pair) {
+                return Some(sum);
+            }
+            let count = rejected + silent(pair, answers);
+            Some(Sum { count, note: (count > rejected).then_some(", or get no answer"), ..sum })
+        },
         grade: connects,
-        says: |sum| share(sum, "of connects have no route or are rejected"),
-        fix: |client, server| {
+        says: |sum| {
+            let note = sum.note.unwrap_or_default();
+            share(sum, &format!("of connects have no route or are rejected{note}"))
+        },
+        fix: |_, client, server| {
             format!(
-                "look at the routes and firewall rules between {client} and {server}: `ip route get ADDRESS` and `nft list ruleset` in the client's network namespace"
+                "see whether the host of {server} is up (`ip neigh`: does anybody answer for its address?), and look at routes and firewall rules at both ends and between them: `ip route get ADDRESS` in the network namespace of {client}, `nft list ruleset`"
             )
         },
     },
@@ -46,12 +74,18 @@ pub(super) const KINDS: [Kind; 10] = [
         counted: "timed_out",
         of: Some("attempts"),
         events: |cause| matches!(cause, "connect_timeout" | "connect_aborted"),
-        count: |pair, _| failed(pair, timed_out(pair)),
+        count: |pair, answers| {
+            // Part of what is rejected: who rejects does not answer every packet.
+            let count = if is_rejected(pair) { 0 } else { silent(pair, answers) };
+            let is_given_up = pair.connects(&["timeout"]) == 0;
+            let note = is_given_up.then_some("get no answer before the client gives up");
+            failed(pair, count).map(|sum| Sum { note, ..sum })
+        },
         grade: connects,
-        says: |sum| share(sum, "of connects time out"),
-        fix: |_, server| {
+        says: |sum| share(sum, &format!("of connects {}", sum.note.unwrap_or("time out"))),
+        fix: |_, _, server| {
             format!(
-                "packets are dropped, not refused: look at rules that drop (`nft list ruleset`), queues (`tc -s qdisc show`) and links on the path to {server}, and whether its host is up"
+                "nothing answers, and nothing refuses: is the host of {server} up, and its interface? (`ip neigh`, `ip link`); else packets are dropped: look at rules that drop (`nft list ruleset`), queues (`tc -s qdisc show`) and links on the path"
             )
         },
     },
@@ -71,11 +105,23 @@ pub(super) const KINDS: [Kind; 10] = [
         },
         count: |pair, _| {
             let results = ["address_unavailable", "port_in_use", "time_wait", "other"];
-            failed(pair, pair.connects(&results))
+            let server: Option<IpAddr> = pair.server.name.parse().ok();
+            let is_link_local =
+                matches!(server, Some(IpAddr::V6(server)) if server.is_unicast_link_local());
+            let note = is_link_local.then_some(": a link-local address needs its interface");
+            failed(pair, pair.connects(&results)).map(|sum| Sum { note, ..sum })
         },
         grade: connects,
-        says: |sum| share(sum, "of connects fail on the client's own side"),
-        fix: |client, _| {
+        says: |sum| {
+            let note = sum.note.unwrap_or_default();
+            share(sum, &format!("of connects fail on the client's own side{note}"))
+        },
+        fix: |sum, client, _| {
+            if sum.note.is_some() {
+                return format!(
+                    "let {client} connect to the address with its interface, as in fe80::1%eth0"
+                );
+            }
             format!(
                 "see WHY in `portolan edges`: {client} binds a source address or port that it cannot have"
             )
@@ -90,7 +136,7 @@ pub(super) const KINDS: [Kind; 10] = [
         count: |pair, _| failed(pair, pair.connects(&["ports_exhausted"])),
         grade: connects,
         says: |sum| share(sum, "of connects find no free local port"),
-        fix: |client, _| {
+        fix: |_, client, _| {
             format!(
                 "let {client} keep connections open and use them again; widen net.ipv4.ip_local_port_range; set net.ipv4.tcp_tw_reuse to 1"
             )
@@ -120,7 +166,7 @@ pub(super) const KINDS: [Kind; 10] = [
             }
         },
         says: |sum| share(sum, "of requests get no response"),
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "find out why {server} does not answer in time (is it stuck, or does it wait for another?); {client} gives up, or the connection ends first"
             )
@@ -147,7 +193,7 @@ pub(super) const KINDS: [Kind; 10] = [
             }
         },
         says: |sum| share(sum, "of responses are errors of the server"),
-        fix: |_, server| {
+        fix: |_, _, server| {
             format!(
                 "`portolan operations {server}` has the statuses, and `portolan edges` its dependencies: are they healthy? Its own log says more"
             )
@@ -167,7 +213,7 @@ pub(super) const KINDS: [Kind; 10] = [
         says: |sum| {
             format!("{} died: the other end no longer answered", counted(sum.count, "connection"))
         },
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "look at the hosts of {client} and {server} and the path: one of them vanished, or a firewall forgot its connections"
             )
@@ -190,7 +236,7 @@ pub(super) const KINDS: [Kind; 10] = [
                 }
             )
         },
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "let {client} close idle connections before {server} does: a shorter keep-alive timeout of the client, or a longer one of the server"
             )
@@ -216,7 +262,7 @@ pub(super) const KINDS: [Kind; 10] = [
             }
         },
         says: |sum| format!("{} reset", were(sum.count, "connection")),
-        fix: |_, server| {
+        fix: |_, _, server| {
             format!(
                 "`portolan events --kind reset` has each with its cause; look at {server} and its proxies"
             )
@@ -290,13 +336,6 @@ pub(super) fn summarize(pairs: &[Pair<'_>], checks: &mut Checks) {
 
 fn is_other_reset(cause: &str) -> bool {
     cause.starts_with("reset_") && !matches!(cause, "reset_idle_reuse" | "reset_stopping")
-}
-
-/// Connects that ran into a timeout. A client that gives up earlier has waited for nothing if its SYN
-/// was sent again.
-fn timed_out(pair: &Pair<'_>) -> u64 {
-    let given_up = pair.connects(&["aborted"]).min(pair.syn_retransmits());
-    pair.connects(&["timeout"]) + given_up
 }
 
 fn failed(pair: &Pair<'_>, count: u64) -> Option<Sum> {

@@ -25,7 +25,7 @@ pub(super) const KINDS: [Kind; 4] = [
             let note = sum.note.map(|note| format!(", {note}")).unwrap_or_default();
             format!("p99 {}{note}", human::quantile(Some(sum.worst)))
         },
-        fix: |_, server| format!("`portolan diagnose {server}` shows where the time goes"),
+        fix: |_, _, server| format!("`portolan diagnose {server}` shows where the time goes"),
     },
     Kind {
         code: code::RETRANSMITS,
@@ -49,7 +49,7 @@ pub(super) const KINDS: [Kind; 4] = [
         },
         grade: |_, _| Severity::Warning,
         says: |sum| share(sum, "of segments are retransmitted"),
-        fix: |client, server| {
+        fix: |_, client, server| {
             format!(
                 "packets between {client} and {server} are lost: look at firewall rules, queues (`tc -s qdisc show`), interface errors (`ip -s link`) and links"
             )
@@ -68,17 +68,17 @@ pub(super) const KINDS: [Kind; 4] = [
                 unread > UNREAD_BYTES && unread as f64 > UNREAD_SECONDS * per_second
             });
             let rows: Vec<_> = rows.collect();
-            let count = rows.iter().filter_map(|edge| edge.receive_queue_bytes).sum();
-            let note = program(rows.first()?);
-            Some(Sum { count, note: Some(note), ..Sum::default() })
+            of_side(&rows, |edge| edge.receive_queue_bytes)
         },
         grade: |_, _| Severity::Warning,
         says: |sum| {
-            format!("{} has {} unread", sum.note.unwrap_or("one end"), human::bytes(sum.count))
+            let (program, _) = program(sum);
+            format!("{program} has {} unread", human::bytes(sum.count))
         },
-        fix: |client, server| {
+        fix: |sum, client, server| {
+            let name = if is_of_server(sum) { server } else { client };
             format!(
-                "see what {client} or {server} is busy with: stopped, out of threads, or waiting for another"
+                "see what {name} is busy with: is it stopped, out of threads, or does it wait for another?"
             )
         },
     },
@@ -91,21 +91,18 @@ pub(super) const KINDS: [Kind; 4] = [
         count: |pair, _| {
             let rows = pair.rows().filter(|edge| edge.close_wait.unwrap_or_default() > CLOSE_WAIT);
             let rows: Vec<_> = rows.collect();
-            let count = rows.iter().filter_map(|edge| edge.close_wait).sum();
-            let note = program(rows.first()?);
-            Some(Sum { count, note: Some(note), ..Sum::default() })
+            of_side(&rows, |edge| edge.close_wait)
         },
         grade: |_, _| Severity::Warning,
         says: |sum| {
-            format!(
-                "{} has not closed {} that the other end closed",
-                sum.note.unwrap_or("one end"),
-                human::counted(sum.count, "connection")
-            )
+            let (program, other) = program(sum);
+            let count = human::counted(sum.count, "connection");
+            format!("{program} has not closed {count} that {other} closed")
         },
-        fix: |client, server| {
+        fix: |sum, client, server| {
+            let name = if is_of_server(sum) { server } else { client };
             format!(
-                "a fault in the program of {client} or {server}: close a connection after reading its end, also after errors"
+                "a fault in the program of {name}: close a connection after reading its end, also after errors"
             )
         },
     },
@@ -133,7 +130,7 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
         return None;
     }
     let note = match pair.server_p99() {
-        Some(seconds) if seconds > SLOW_SECONDS => Some("and the server itself is slow"),
+        Some(seconds) if seconds > SLOW_SECONDS => Some(inside(pair, seconds, answers)),
         Some(_) => {
             Some("but the server itself is faster: the time is spent on the path or in the client")
         }
@@ -142,12 +139,48 @@ fn slow(pair: &Pair<'_>, answers: &Answers) -> Option<Sum> {
     Some(Sum { count: requests, worst: p99, note, ..Sum::default() })
 }
 
-/// The program whose side of a pair this is.
-const fn program(row: &Edge) -> &'static str {
-    match row.role {
-        Role::Server => "the server",
-        _ => "the client",
+/// Part of the time of a server that explains it, as for `portolan diagnose`.
+const MOST_OF_IT: f64 = 0.6;
+
+/// What is known of a server that takes this long: it may only wait for what it calls.
+fn inside(pair: &Pair<'_>, seconds: f64, answers: &Answers) -> &'static str {
+    let is_call = |edge: &&Edge| {
+        edge.role == Role::Client
+            && (&*edge.client_namespace, &*edge.client)
+                == (&*pair.server.namespace, &*pair.server.name)
+    };
+    let calls: Vec<&Edge> = answers.edges.edges.iter().filter(is_call).collect();
+    let is_late = |edge: &&Edge| {
+        edge.request.p99_seconds.is_some_and(|p99| p99 >= seconds * MOST_OF_IT)
+            || edge.unanswered.saturating_mul(100) > edge.request.count
+    };
+    let has_requests = |edge: &&Edge| edge.request.count > 0;
+    if calls.iter().any(is_late) {
+        "and the server waits for a service that it calls"
+    } else if calls.iter().any(has_requests) {
+        // Only the first byte of a response is timed.
+        "and the server takes that long, while what it calls begins to answer in time"
+    } else {
+        "and the server itself is slow"
     }
+}
+
+/// Counts of rows that are over a limit: those of the side with more.
+fn of_side(rows: &[&Edge], count: fn(&Edge) -> Option<u64>) -> Option<Sum> {
+    let worst = rows.iter().max_by_key(|edge| count(edge))?;
+    let side = worst.role;
+    let same = rows.iter().filter(|edge| edge.role == side);
+    let count = same.filter_map(|edge| count(edge)).sum();
+    Some(Sum { count, side: Some(side), ..Sum::default() })
+}
+
+fn is_of_server(sum: &Sum) -> bool {
+    sum.side == Some(Role::Server)
+}
+
+/// The program at fault, and the other.
+fn program(sum: &Sum) -> (&'static str, &'static str) {
+    if is_of_server(sum) { ("the server", "the client") } else { ("the client", "the server") }
 }
 
 /// Accept queues, keep-alive and balance, and what passed.

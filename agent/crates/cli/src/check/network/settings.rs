@@ -1,10 +1,13 @@
 //! Settings of namespaces against what services do there: routes, port ranges, accept queues.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use api_types::{Evidence, Finding, PortState, Severity, code};
-use linux::network::Network;
+use linux::links::Link;
+use linux::network::{Network, is_shared};
 
+use super::subnets::Subnet;
 use super::{Answers, Checks, Name, Section, Seen, namespaces};
 use crate::check::report::Found;
 use crate::human;
@@ -21,9 +24,56 @@ pub(super) fn check(seen: &Seen, answers: Option<&Answers>, checks: &mut Checks)
     ephemeral(seen, answers, checks);
     backlogs(seen, answers, checks);
     reuse(seen, answers, checks);
+    dead_links(seen, answers, checks);
 }
 
-/// Clients whose connects are unreachable, in namespaces without a default route.
+/// Says of servers without an answer that the link of their network namespace is down.
+fn dead_links(seen: &Seen, answers: &Answers, checks: &mut Checks) {
+    let codes = [code::CONNECTS_TIME_OUT, code::CONNECTS_UNREACHABLE];
+    for one in checks.found.iter_mut().filter(|one| codes.contains(&&*one.finding.code)) {
+        let (Some(server), Some(port)) = (&one.server, one.port) else { continue };
+        let mut links: Vec<(&Network, &Link)> = Vec::new();
+        for network in networks_of(server, port, seen, answers) {
+            let has_address =
+                |link: &&Link| network.addresses.iter().any(|one| one.index == link.index);
+            let own = network.links.iter().filter(|link| !link.is_loopback).filter(has_address);
+            links.extend(own.map(|link| (network, link)));
+        }
+        let is_up = |link: &Link| link.is_up && link.has_carrier;
+        let Some((network, link)) = links.first() else { continue };
+        if links.iter().any(|(_, link)| is_up(link)) {
+            continue;
+        }
+        let (name, of) = (&link.name, seen.title(network));
+        let what = if link.is_up {
+            "has no carrier: the other end of its link is down"
+        } else {
+            "is down"
+        };
+        one.finding.title = format!("{}; {name} of {of} {what}", one.finding.title);
+        one.finding.remediation = Some(format!(
+            "set the link up: `ip -d link show {name}` in {of} shows its other end, `ip link set DEVICE up`"
+        ));
+    }
+}
+
+/// Network namespaces of this host in which a server listens.
+fn networks_of<'a>(
+    server: &Name,
+    port: u16,
+    seen: &'a Seen,
+    answers: &Answers,
+) -> Vec<&'a Network> {
+    let listens = answers.listeners.listeners.iter().filter(|one| {
+        one.port == port
+            && (&*one.service_namespace, &*one.service) == (&*server.namespace, &*server.name)
+    });
+    let netns: Vec<u32> = listens.map(|one| one.netns).collect();
+    seen.networks.iter().filter(|one| netns.contains(&one.inode)).collect()
+}
+
+/// Clients whose connects are unreachable, in namespaces without a default route. Servers on a link
+/// of the client need none.
 fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
     let services: HashMap<u32, Name> = answers
         .ports
@@ -40,6 +90,7 @@ fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
             one.finding.code == code::CONNECTS_UNREACHABLE
                 && one.finding.severity > Severity::Info
                 && one.clients.contains(service)
+                && !is_on_link(one, network, seen, answers)
         });
         if !is_concerned {
             continue;
@@ -65,6 +116,26 @@ fn routes(seen: &Seen, answers: &Answers, checks: &mut Checks) {
         checks.pass(Section::Network, text);
     }
     checks.found.extend(found);
+}
+
+/// Whether every address that is known of the server of a finding is in a network that `client` has an
+/// interface in.
+fn is_on_link(found: &Found, client: &Network, seen: &Seen, answers: &Answers) -> bool {
+    let (Some(server), Some(port)) = (&found.server, found.port) else { return false };
+    let addresses: Vec<IpAddr> = if let Ok(address) = server.name.parse() {
+        vec![address]
+    } else {
+        let networks = networks_of(server, port, seen, answers).into_iter();
+        let all = networks.flat_map(|one| &one.addresses).map(|one| one.address);
+        all.filter(|address| !is_shared(*address)).collect()
+    };
+    let subnet = |address, prefix| Subnet { owner: String::new(), address, prefix };
+    let is_near = |address: &IpAddr| {
+        let own = client.addresses.iter();
+        let mut own = own.map(|one| subnet(one.address, one.prefix));
+        own.any(|own| own.overlaps(&subnet(*address, u8::MAX)))
+    };
+    !addresses.is_empty() && addresses.iter().all(is_near)
 }
 
 /// Listeners at ports that the kernel may give to outgoing connections first.

@@ -133,7 +133,8 @@ fn own(seen: &Seen) -> Vec<Subnet> {
 // === impl Subnet ===
 
 impl Subnet {
-    fn overlaps(&self, other: &Self) -> bool {
+    /// Whether any address is in both.
+    pub fn overlaps(&self, other: &Self) -> bool {
         let (bits, all) = match (self.address, other.address) {
             (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(u32::from(a) ^ u32::from(b)), 32),
             (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b), 128),

@@ -1,7 +1,7 @@
 //! Findings of the section Network from what two readings showed: each on both sides of its limit.
 
 use api_types::{Evidence, Finding};
-use linux::links::{Counters, Link};
+use linux::links::{Counters, Link, LinkAddress};
 use linux::network::{Fill, Network};
 
 use super::*;
@@ -152,6 +152,60 @@ fn unreachable_connects_without_a_default_route_are_pn607_and_follow_from_it() {
         let is_passed = report.passed.iter().any(|one| one.text.starts_with("routes: "));
         assert_eq!(is_passed, expected != ["PN607"]);
     }
+}
+
+#[test]
+fn a_server_whose_link_is_down_is_not_said_to_be_behind_a_firewall() {
+    let check = |is_up, has_carrier, words: Option<&str>| {
+        let mut answers = healthy();
+        edge(&mut answers).connects.insert("timeout".to_owned(), 100);
+        let link =
+            Link { index: 2, name: "eth0".to_owned(), is_up, has_carrier, ..Link::default() };
+        let loopback = Link { index: 1, is_loopback: true, ..Link::default() };
+        let address = "10.77.0.4".parse().expect("an address");
+        let addresses = vec![LinkAddress { index: 2, address, prefix: 24 }];
+        let links = vec![loopback, link];
+        let mut seen = Seen::default();
+        seen.networks.push(Network { inode: OF_SERVER, links, addresses, ..healthy_one() });
+        let report = judged_with(answers, Some(seen), "").report;
+        let finding = report.findings.iter().find(|one| one.code == "PC103").expect("timeouts");
+        let fix = finding.remediation.as_deref().unwrap_or_default();
+        assert_eq!(fix.contains("nft"), words.is_none(), "{fix}");
+        let is_said = words.is_some_and(|words| finding.title.ends_with(words));
+        assert_eq!(is_said, words.is_some(), "{}", finding.title);
+    };
+    check(true, true, None);
+    check(true, false, Some("has no carrier: the other end of its link is down"));
+    check(false, false, Some("is down"));
+}
+
+#[test]
+fn a_server_on_the_link_needs_no_default_route() {
+    // The addresses of the client and of the server, with a prefix each.
+    let check = |client: &str, server: &str, expected: &str| {
+        let mut answers = healthy();
+        edge(&mut answers).connects.insert("unreachable".to_owned(), 100);
+        let mut seen = Seen::default();
+        for (inode, address) in [(OF_CLIENT, client), (OF_SERVER, server)] {
+            let (address, prefix) = address.split_once('/').expect("a prefix");
+            let address = address.parse().expect("an address");
+            let prefix = prefix.parse().expect("a prefix");
+            let addresses = vec![LinkAddress { index: 2, address, prefix }];
+            let has_default_route = Some(inode == OF_SERVER);
+            seen.networks.push(Network { inode, addresses, has_default_route, ..healthy_one() });
+        }
+        let report = judged_with(answers, Some(seen), "").report;
+        let codes: Vec<&str> = report.findings.iter().map(|one| one.code.as_str()).collect();
+        assert_eq!(codes.contains(&"PN607"), expected == "PN607", "{client} {server}: {codes:?}");
+        let effect = report.findings.iter().find(|one| one.code == "PC102").expect("the effect");
+        assert_eq!(effect.caused_by.as_deref(), (expected == "PN607").then_some("PN607"));
+    };
+    check("10.77.0.3/24", "10.77.0.4/24", "PC102");
+    check("fd77::3/64", "fd77::4/64", "PC102");
+    check("10.77.0.3/24", "10.99.0.4/24", "PN607");
+    check("10.77.0.3/24", "fd77::4/64", "PN607");
+    // What every namespace has says nothing.
+    check("127.0.0.1/8", "127.0.0.1/8", "PN607");
 }
 
 #[test]

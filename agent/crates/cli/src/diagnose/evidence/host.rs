@@ -1,5 +1,7 @@
 //! What this host shows of the server: its process, its cgroup, and full connection tracking.
 
+use std::net::IpAddr;
+
 /// The server's process and cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Host {
@@ -40,6 +42,17 @@ pub(crate) struct FullTable {
     pub(crate) limit: u64,
     /// Whether the client or the server is in it; others may be on the path between them.
     pub(crate) is_of_an_end: bool,
+}
+
+/// An interface with an address of the client or of the server that carries nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeadLink {
+    /// Its name, and that of its network namespace, or the number as `net:[N]`.
+    pub(crate) interface: String,
+    pub(crate) namespace: String,
+    pub(crate) address: IpAddr,
+    /// It is up, but has no carrier; else it is down itself.
+    pub(crate) is_up: bool,
 }
 
 // === impl Host ===

@@ -7,8 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use api_types::{Change, SegmentVerdict};
 use serde::Serialize;
 
-use super::{Name, is_noteworthy};
+use super::{Name, Pair, is_noteworthy};
 use crate::human;
+
+/// Requests that take this long are slow, as for the health of services.
+pub(crate) const SLOW_SECONDS: f64 = 0.5;
 
 /// What the agent has counted in the window, and what it knows now.
 #[derive(Clone, Debug, Default)]
@@ -50,11 +53,11 @@ pub(crate) struct Live {
     pub(crate) resets: BTreeMap<String, u64>,
     /// Connections that a kernel gave up, by cause, without zeros.
     pub(crate) aborts: BTreeMap<String, u64>,
-    /// Connections that the other end has closed and the program has not (CLOSE_WAIT), on either
-    /// side.
-    pub(crate) close_wait: u64,
-    /// Bytes that the server has not read.
-    pub(crate) unread: u64,
+    /// Connections that the other end has closed and the program has not (CLOSE_WAIT).
+    pub(crate) close_wait: OfBoth,
+    /// Bytes that the programs have not read; of the client, if they are more than it receives in a
+    /// while.
+    pub(crate) unread: OfBoth,
     /// Connection requests that listeners of the port dropped.
     pub(crate) listen_drops: u64,
     /// Where the client connects to, the busiest first.
@@ -81,6 +84,13 @@ pub(crate) struct Live {
     pub(crate) segments_of: Option<(String, String, SegmentVerdict)>,
     /// The user who may have faked this.
     pub(crate) unverified_user: Option<u32>,
+}
+
+/// A count of each of the two programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OfBoth {
+    pub(crate) client: u64,
+    pub(crate) server: u64,
 }
 
 /// A backend that gets more or less than its share.
@@ -144,6 +154,9 @@ pub(crate) struct Hop {
     /// Responses whose status is known, and those of them that are errors.
     pub(crate) responses: u64,
     pub(crate) errors: u64,
+    /// Requests that may wait on purpose (long polling).
+    #[serde(skip)]
+    pub(crate) waits: u64,
     /// What is wrong, in words.
     pub(crate) why: String,
 }
@@ -181,12 +194,31 @@ impl Live {
     }
 }
 
+// === impl OfBoth ===
+
+impl OfBoth {
+    /// The larger one, with the name of its program and that of the other.
+    pub(crate) fn worst(self, pair: &Pair) -> (u64, String, String) {
+        let (client, server) = (pair.client(), pair.server.to_string());
+        if self.client > self.server {
+            (self.client, client, server)
+        } else {
+            (self.server, server, client)
+        }
+    }
+}
+
 // === impl Listening ===
 
 impl Listening {
     /// Whether the next connection request is dropped: the kernel admits one more than the limit.
     pub(crate) const fn is_full(&self) -> bool {
         self.backlog > self.max_backlog
+    }
+
+    /// How many more connections may wait: the kernel admits one more than the limit.
+    pub(crate) const fn free(&self) -> u32 {
+        self.max_backlog.saturating_add(1).saturating_sub(self.backlog)
     }
 
     /// Whether a connection to `address` reaches it.
@@ -225,6 +257,21 @@ impl Hop {
             || is_noteworthy(self.unanswered, self.requests + self.unanswered)
             || is_noteworthy(self.errors, self.responses)
     }
+
+    /// Whether its requests take long, and not on purpose.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.p99_seconds.is_some_and(|p99| p99 >= SLOW_SECONDS)
+            && !is_polling(self.waits, self.requests, self.p50_seconds)
+    }
+
+    /// How it is: never by colour alone.
+    pub(crate) fn mark(&self) -> char {
+        match (self.is_failing(), self.is_slow()) {
+            (true, _) => '✗',
+            (false, true) => '!',
+            (false, false) => '✓',
+        }
+    }
 }
 
 impl fmt::Display for Hop {
@@ -239,9 +286,39 @@ impl fmt::Display for Hop {
     }
 }
 
+/// Whether requests wait on purpose: few of them wait, and others are fast.
+pub(crate) fn is_polling(waits: u64, requests: u64, p50: Option<f64>) -> bool {
+    waits > 0
+        && waits.saturating_mul(100) >= requests
+        && p50.is_some_and(|p50| p50 < SLOW_SECONDS / 5.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hop_is_marked_as_slow_unless_it_waits_on_purpose() {
+        let check = |p50, waits, failed, expected| {
+            let (p50_seconds, p99_seconds) = (Some(p50), Some(0.9));
+            let (attempts, requests) = (10, 100);
+            let hop = Hop {
+                p50_seconds,
+                p99_seconds,
+                attempts,
+                requests,
+                failed,
+                waits,
+                ..Hop::default()
+            };
+            assert_eq!(hop.mark(), expected, "{hop:?}");
+        };
+        check(0.7, 0, 0, '!');
+        check(0.7, 90, 0, '!');
+        check(0.002, 20, 0, '✓');
+        check(0.7, 0, 5, '✗');
+        assert_eq!(Hop { p99_seconds: Some(0.1), ..Hop::default() }.mark(), '✓');
+    }
 
     #[test]
     fn a_listener_accepts_what_its_address_covers() {

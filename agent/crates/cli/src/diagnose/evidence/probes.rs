@@ -10,7 +10,7 @@ use linux::hops::Hop;
 pub(crate) struct Probes {
     /// Where they were made from, in words.
     pub(crate) from: String,
-    /// Why there are none, or not all.
+    /// Why there are none, or fewer than asked for.
     pub(crate) skipped: Option<String>,
     pub(crate) name: Option<Lookup>,
     /// The route to the server; the error in words.
@@ -43,6 +43,8 @@ pub(crate) struct Path {
     /// The address that the packets come from.
     pub(crate) source: Option<IpAddr>,
     pub(crate) mtu: Option<u32>,
+    /// Whether there is no router between: the server is on the link, or in the same namespace.
+    pub(crate) is_direct: bool,
     /// No answer for the next hop on the link (ARP, neighbour discovery).
     pub(crate) is_silent: bool,
 }
@@ -133,6 +135,11 @@ impl Connects {
     /// Those that succeeded.
     pub(crate) fn ok(&self) -> u64 {
         self.times.len() as u64
+    }
+
+    /// Whether there were some, and all failed.
+    pub(crate) fn none_succeeds(&self) -> bool {
+        self.attempts > 0 && self.ok() == 0
     }
 
     /// Those whose first SYN, or its answer, was lost: it is retransmitted after a second.

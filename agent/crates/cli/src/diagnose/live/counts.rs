@@ -2,11 +2,14 @@
 
 use api_types::{Edge, Latency, Role};
 
-use super::super::evidence::{Live, Quantiles};
+use super::super::evidence::{Live, OfBoth, Quantiles};
 use crate::edges;
 
 /// Payload of a segment on Ethernet, as in the alert PortolanRetransmitsHigh.
 const SEGMENT_BYTES: u64 = 1448;
+
+/// Unread bytes of a client, as seconds of what it receives: the check PP205 has the same.
+const UNREAD_SECONDS: f64 = 30.0;
 
 impl Live {
     /// Adds the counts of an edge: those of the side that knows most, and those of both.
@@ -22,7 +25,17 @@ impl Live {
         self.client = near.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
         self.server = far.map(|edge| Quantiles::of(&edge.request)).unwrap_or_default();
         self.rtt = Quantiles::of(&main.rtt);
-        self.unread = far.and_then(|edge| edge.receive_queue_bytes).unwrap_or_default();
+        let unread = |edge: Option<&Edge>| {
+            edge.and_then(|edge| edge.receive_queue_bytes).unwrap_or_default()
+        };
+        // What a busy client receives waits for a moment.
+        let seconds = near.map_or(0.0, |edge| edge.received_bytes as f64) / self.seconds.max(1.0);
+        let is_stuck = unread(near) as f64 > UNREAD_SECONDS * seconds;
+        self.unread =
+            OfBoth { client: if is_stuck { unread(near) } else { 0 }, server: unread(far) };
+        let close_wait =
+            |edge: Option<&Edge>| edge.and_then(|edge| edge.close_wait).unwrap_or_default();
+        self.close_wait = OfBoth { client: close_wait(near), server: close_wait(far) };
         // Seen at the server; the client's row of the same connections takes it from there.
         let answered = far.unwrap_or(main);
         self.responses = edges::responses(answered);
@@ -32,7 +45,6 @@ impl Live {
         }
         for edge in near.into_iter().chain(far) {
             self.unanswered = self.unanswered.max(edge.unanswered);
-            self.close_wait = self.close_wait.max(edge.close_wait.unwrap_or_default());
             let phase =
                 |name: &str| edge.retransmits_by_phase.get(name).copied().unwrap_or_default();
             self.syn_retransmits += phase("syn");
@@ -72,6 +84,21 @@ mod tests {
     use super::*;
     use crate::diagnose::live::edge::is_pair;
     use crate::diagnose::live::tests::answers;
+
+    #[test]
+    fn what_a_busy_client_has_not_read_yet_is_no_fault() {
+        let answers = answers();
+        let edge = answers.edges.edges.iter().find(|edge| is_pair(edge)).expect("an edge");
+        let unread = |received_bytes| {
+            let receive_queue_bytes = Some(200_000);
+            let edge = Edge { receive_queue_bytes, received_bytes, ..edge.clone() };
+            let mut live = Live { seconds: 60.0, ..Live::default() };
+            live.count(&edge, Some(&edge), None);
+            live.unread
+        };
+        assert_eq!(unread(100_000), OfBoth { client: 200_000, server: 0 });
+        assert_eq!(unread(60_000_000), OfBoth::default());
+    }
 
     #[test]
     fn a_client_that_resets_its_own_idle_connections_is_no_fault() {

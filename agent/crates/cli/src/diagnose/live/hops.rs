@@ -46,6 +46,7 @@ fn hop(edge: &Edge, seconds: f64) -> Hop {
         unanswered: edge.unanswered,
         responses: edges::responses(edge),
         errors: edges::error_responses(edge),
+        waits: edge.waits,
         why: why.collect::<Vec<_>>().join(", "),
     }
 }

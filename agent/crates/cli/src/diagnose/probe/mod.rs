@@ -46,6 +46,10 @@ pub(super) struct Plan {
     pub(super) port: u16,
     /// How often to connect.
     pub(super) count: u32,
+    /// Why that is less than was asked for.
+    pub(super) why_fewer: Option<String>,
+    /// Whether connects are all that is tried.
+    pub(super) is_careful: bool,
     /// The path to request.
     pub(super) http: Option<String>,
     /// The name to expect in the certificate.
@@ -138,6 +142,11 @@ impl Plan {
         };
         let count =
             if self.hello == Some(Protocol::MySql) { self.count.min(FEW) } else { self.count };
+        probes.skipped.clone_from(&self.why_fewer);
+        if count == 0 {
+            probes.route = Some(route(target.ip()));
+            return probes;
+        }
         let connects = connect::all(target, count);
         // Afterwards: the neighbour has been asked for then.
         probes.route = Some(route(target.ip()));
@@ -146,7 +155,7 @@ impl Plan {
             probes.hops = hops::trace(target, MOST_HOPS, HOP_PATIENCE).ok();
         }
         probes.connect = Some(connects);
-        if works {
+        if works && !self.is_careful {
             self.talk(target, &mut probes);
         }
         probes
@@ -194,7 +203,8 @@ fn route(address: IpAddr) -> Result<Path, Blocked> {
             } else {
                 format!("{from}{via}{address}{through}")
             };
-            Ok(Path { text, source, mtu, is_silent: neighbour == Neighbour::Silent })
+            let (is_direct, is_silent) = (gateway.is_none(), neighbour == Neighbour::Silent);
+            Ok(Path { text, source, mtu, is_direct, is_silent })
         }
         Err(NoRoute::Unknown(error)) => {
             Err(Blocked { text: format!("not looked up: {error}"), is_certain: false })

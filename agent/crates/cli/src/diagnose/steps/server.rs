@@ -115,8 +115,9 @@ pub(super) fn application(evidence: &Evidence) -> Found {
         let _ = write!(line, "; {count} {what} of {}", live.responses);
     }
     let mut lines = vec![line];
-    if live.unread > 0 {
-        lines.push(format!("unread by {server}: {}", human::bytes(live.unread)));
+    let (unread, program, _) = live.unread.worst(&evidence.pair);
+    if unread > 0 {
+        lines.push(format!("unread by {program}: {}", human::bytes(unread)));
     }
     if !live.dependencies.is_empty() {
         let calls: Vec<String> = live

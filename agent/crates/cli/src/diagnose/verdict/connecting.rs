@@ -1,8 +1,12 @@
 //! What keeps a client from connecting, besides a refusal.
 
-use super::{Certainty, THROTTLED, Verdict, failures, sure};
+use std::net::IpAddr;
+
+use super::{Certainty, NO_ANSWER, THROTTLED, Verdict, failures, sure};
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Evidence, FullTable, Killed, Live, in_words, is_noteworthy};
+use crate::diagnose::evidence::{
+    DeadLink, Evidence, FullTable, Killed, Live, in_words, is_noteworthy,
+};
 use crate::human;
 use linux::hops::Hop as Passed;
 use notation::duration::ago;
@@ -122,6 +126,42 @@ pub(super) fn denied(evidence: &Evidence) -> Option<Verdict> {
     )
 }
 
+/// An interface of the client or of the server is down, or its other end is.
+pub(super) fn link_down(evidence: &Evidence) -> Option<Verdict> {
+    let (live, probed) = failures(evidence, NO_ANSWER)?;
+    let DeadLink { interface, namespace, address, is_up } = evidence.dead_link.as_ref()?;
+    let what = if *is_up { "has no carrier: the other end of its link is down" } else { "is down" };
+    let text = format!("the interface {interface} of {namespace}, which has {address}, {what}.");
+    let verdict = sure(Verdict::of(Cause::LinkDown, text), evidence, live, probed);
+    let next = if *is_up {
+        format!(
+            "ip -d link show {interface}, in {namespace}: its peer or bridge port; ip link set DEVICE up"
+        )
+    } else {
+        format!("ip link set {interface} up, in {namespace}")
+    };
+    Some(verdict.look_at(&next))
+}
+
+/// A link-local address is of no use without the interface that it is meant on (EINVAL).
+pub(super) fn without_scope(evidence: &Evidence) -> Option<Verdict> {
+    let address = evidence.address().map(|address| address.ip());
+    let address = address.or_else(|| evidence.pair.server.name.parse().ok())?;
+    let IpAddr::V6(v6) = address else { return None };
+    let (live, probed) = failures(evidence, &["other"])?;
+    if !v6.is_unicast_link_local() {
+        return None;
+    }
+    let text = format!(
+        "{} connects to {address}, a link-local address, without its interface: the kernel refuses that (EINVAL).",
+        evidence.pair.client()
+    );
+    let verdict = sure(Verdict::of(Cause::NoRoute, text), evidence, live, probed);
+    Some(verdict.look_at(&format!(
+        "the address in the client's configuration: {address}%eth0, with the name of its interface"
+    )))
+}
+
 pub(super) fn no_route(evidence: &Evidence) -> Option<Verdict> {
     if let Some(Err(blocked)) = &evidence.probes.route
         && blocked.is_certain
@@ -147,20 +187,41 @@ pub(super) fn no_route(evidence: &Evidence) -> Option<Verdict> {
         Passed::Rejected { by, why } => Some((by, why)),
         _ => None,
     });
-    let text = match rejected {
-        Some((by, why)) => {
-            format!("{by} rejects the connects (ICMP: {why}); the client itself has a route.")
+    // A SYN with a TTL is a probe as well. Few of those that follow are answered: hosts limit how many
+    // ICMP messages they send (`icmp_ratelimit`).
+    let probed = if rejected.is_some() { probed.max(1) } else { probed };
+    let sure = |cause, text| sure(Verdict::of(cause, text), evidence, live, probed);
+    let address = evidence.address().map(|address| address.ip());
+    let is_direct = matches!(&evidence.probes.route, Some(Ok(path)) if path.is_direct);
+    let of_server = "nft list ruleset (rules with `reject`), in the server's network namespace";
+    let verdict = match rejected {
+        Some((by, why)) if Some(*by) == address => {
+            let text = format!(
+                "the server's own host rejects the connects ({by}, ICMP: {why}); the client itself has a route."
+            );
+            sure(Cause::Rejected, text).look_at(of_server)
         }
-        None => "a router or a firewall on the way answers that the server is unreachable (ICMP); the client itself has a route.".to_owned(),
+        Some((by, why)) => {
+            let text =
+                format!("{by} rejects the connects (ICMP: {why}); the client itself has a route.");
+            sure(Cause::NoRoute, text)
+                .look_at(&format!("the routes of {by}, and its rules with `reject`"))
+        }
+        None if is_direct => {
+            let text = "the server's host, or a rule of the client's own, answers that the server is unreachable (ICMP): no router is between them.".to_owned();
+            sure(Cause::Rejected, text).look_at(of_server).look_at("the same in the client's")
+        }
+        None => {
+            let text = "a router or a firewall on the way answers that the server is unreachable (ICMP); the client itself has a route.".to_owned();
+            sure(Cause::NoRoute, text)
+                .look_at("the routers on the way (tracepath ADDRESS) and their rules with `reject`")
+        }
     };
-    let verdict = sure(Verdict::of(Cause::NoRoute, text), evidence, live, probed);
-    Some(
-        verdict.look_at("the routers on the way (tracepath ADDRESS) and their rules with `reject`"),
-    )
+    Some(verdict)
 }
 
 pub(super) fn host_gone(evidence: &Evidence) -> Option<Verdict> {
-    let (live, probed) = failures(evidence, &["unreachable", "timeout", "aborted"])?;
+    let (live, probed) = failures(evidence, NO_ANSWER)?;
     if !is_silent(evidence) {
         return None;
     }

@@ -23,7 +23,10 @@ pub(super) fn refused(evidence: &Evidence) -> Option<Verdict> {
             stopped(evidence)
         );
         let verdict = sure(Verdict::of(Cause::NothingListens, text), evidence, live, probed);
-        return Some(verdict.look_at("portolan ports who PORT, on the server's host"));
+        let port = pair.port;
+        let is_own = evidence.address().is_some_and(|address| address.ip().is_loopback());
+        let host = if is_own { "the client's" } else { "the server's" };
+        return Some(verdict.look_at(&format!("portolan ports who {port}, on {host} host")));
     };
     let port = address.port();
     let listeners = &known.listeners;

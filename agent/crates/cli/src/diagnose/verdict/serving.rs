@@ -1,6 +1,6 @@
 //! What goes wrong on a connection that was made: TLS, answers, resets, connections that stay.
 
-use super::{CLOSE_WAIT, Certainty, UNREAD, Verdict, command_for, sure, waits_for};
+use super::{CLOSE_WAIT, Certainty, UNREAD, Verdict, sure, waits_for};
 use crate::diagnose::cause::Cause;
 use crate::diagnose::evidence::{Evidence, Silence, TlsFault, Uneven, is_noteworthy};
 use crate::human;
@@ -83,20 +83,17 @@ pub(super) fn keepalive_mismatch(evidence: &Evidence) -> Option<Verdict> {
 
 pub(super) fn not_reading(evidence: &Evidence) -> Option<Verdict> {
     let Evidence { live, pair, .. } = evidence;
-    let unread = live.as_ref()?.unread;
+    let (unread, program, _) = live.as_ref()?.unread.worst(pair);
     if unread < UNREAD {
         return None;
     }
-    let text = format!(
-        "{} does not read: {} wait in its receive queues.",
-        pair.server,
-        human::bytes(unread)
-    );
+    let text =
+        format!("{program} does not read: {} wait in its receive queues.", human::bytes(unread));
     let verdict =
         Verdict::new(Cause::NotReading, text, Certainty::High, "the kernel counts what is unread");
     Some(
         verdict
-            .look_at("what the server's threads wait for")
+            .look_at(&format!("what the threads of {program} wait for"))
             .look_at("portolan explain PortolanReceiverNotReading"),
     )
 }
@@ -136,7 +133,7 @@ pub(super) fn unanswered(evidence: &Evidence) -> Option<Verdict> {
             pair.server,
             waits_for(hop)
         );
-        return Some(certain(Cause::SlowDependency, text).look_at(&command_for(hop)));
+        return Some(certain(Cause::SlowDependency, text).because_of(hop));
     }
     let text = format!("{} does not answer: {facts}.", pair.server);
     Some(
@@ -239,7 +236,7 @@ pub(super) fn server_error(evidence: &Evidence) -> Option<Verdict> {
         );
         let verdict =
             Verdict::new(Cause::SlowDependency, text, Certainty::Medium, "both at the same time");
-        return Some(verdict.look_at(&command_for(hop)));
+        return Some(verdict.because_of(hop));
     }
     let text = format!("{} can be reached, and answers with an error: {what}.", pair.server);
     let verdict = Verdict::new(Cause::ServerError, text, Certainty::High, reason);
@@ -247,16 +244,22 @@ pub(super) fn server_error(evidence: &Evidence) -> Option<Verdict> {
 }
 
 pub(super) fn not_closed(evidence: &Evidence) -> Option<Verdict> {
-    let count = evidence.live.as_ref()?.close_wait;
+    let (count, program, other) = evidence.live.as_ref()?.close_wait.worst(&evidence.pair);
     if count <= CLOSE_WAIT {
         return None;
     }
     let text = format!(
-        "{} in CLOSE_WAIT: the other end has closed them, and the program has not.",
+        "{program} does not close its connections: {} in CLOSE_WAIT, which {other} has closed.",
         human::counted(count, "connection")
     );
     let verdict = Verdict::new(Cause::NotClosed, text, Certainty::High, "counted by the kernel");
-    Some(verdict.look_at("portolan explain PortolanConnectionsNotClosed"))
+    Some(
+        verdict
+            .look_at(&format!(
+                "where {program} reads the end of a connection, or an error, and does not close it"
+            ))
+            .look_at("portolan explain PortolanConnectionsNotClosed"),
+    )
 }
 
 pub(super) fn uneven(evidence: &Evidence) -> Option<Verdict> {

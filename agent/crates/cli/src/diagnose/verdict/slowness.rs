@@ -2,10 +2,10 @@
 
 use super::{
     Certainty, FEW_RETRANSMITS, GROWTH, LOSS, MOST_OF_IT, SLOW_SECONDS, THROTTLED,
-    UNNOTICED_RTT_SECONDS, UNNOTICED_SECONDS, Verdict, command_for, failures, waits_for,
+    UNNOTICED_RTT_SECONDS, UNNOTICED_SECONDS, Verdict, failures, waits_for,
 };
 use crate::diagnose::cause::Cause;
-use crate::diagnose::evidence::{Connects, Evidence, Live};
+use crate::diagnose::evidence::{Connects, Evidence, Hop, Live, is_polling};
 use crate::human;
 
 /// So many live connects show loss if there is any.
@@ -83,11 +83,7 @@ pub(super) fn slow(evidence: &Evidence) -> Option<Verdict> {
     if total < SLOW_SECONDS && !grown(live.client.p50, live.usual.p50) {
         return None;
     }
-    // Long polling: few requests wait, and others are fast.
-    if live.waits.saturating_mul(100) >= live.requests
-        && live.client.p50.or(live.server.p50).is_some_and(|p50| p50 < SLOW_SECONDS / 5.0)
-        && live.waits > 0
-    {
+    if is_polling(live.waits, live.requests, live.client.p50.or(live.server.p50)) {
         return None;
     }
     let usual = live.usual.p50.filter(|_| grown(live.client.p50, live.usual.p50));
@@ -153,14 +149,15 @@ pub(super) fn slow(evidence: &Evidence) -> Option<Verdict> {
             Certainty::Medium,
             "the service that it calls takes as long at the same time",
         );
-        return Some(verdict.look_at(&command_for(hop)));
+        return Some(verdict.because_of(hop));
     }
-    let (certainty, reason) = match (inside, live.dependencies.is_empty()) {
-        (Some(_), false) => (Certainty::High, "measured at the server, and what it calls is fast"),
-        (Some(_), true) => {
-            (Certainty::Medium, "measured at the server; it calls nothing that the agent sees")
+    let called = busiest(live);
+    let reason = match (inside, called) {
+        (Some(_), Some(_)) => {
+            "measured at the server; of what it calls, only first bytes are timed"
         }
-        (None, _) => (Certainty::Medium, "the server has no agent on its host; the path is fast"),
+        (Some(_), None) => "measured at the server; it calls nothing that the agent sees",
+        (None, _) => "the server has no agent on its host; the path is fast",
     };
     let pressure = host.cpu_pressure.filter(|share| *share >= 0.2);
     let pressure = pressure.map_or_else(String::new, |share| {
@@ -169,13 +166,30 @@ pub(super) fn slow(evidence: &Evidence) -> Option<Verdict> {
             human::percent(share)
         )
     });
-    let text = format!("{} itself is slow: {latency}.{pressure}", pair.server);
-    let verdict = Verdict::new(Cause::SlowServer, text, certainty, reason);
-    Some(
-        verdict
-            .look_at("a profile or thread dump of it")
-            .look_at("portolan explain PortolanLatencyHigh"),
-    )
+    let text = match called {
+        None => format!("{} itself is slow: {latency}.{pressure}", pair.server),
+        Some(hop) => format!(
+            "{0} is slow: {latency}. What it calls begins to answer in time, so it is {0} itself, or the rest of a response that it reads comes late, as of {1}.{pressure}",
+            pair.server,
+            waits_for(hop)
+        ),
+    };
+    let verdict = Verdict::new(Cause::SlowServer, text, Certainty::Medium, reason);
+    let verdict = verdict.look_at("a profile or thread dump of it: does it compute, or read?");
+    let verdict = match called {
+        Some(hop) => verdict.look_at(&format!(
+            "how long {} takes for a whole response: its log, or curl -w '%{{time_total}}'",
+            hop.server
+        )),
+        None => verdict,
+    };
+    Some(verdict.look_at("portolan explain PortolanLatencyHigh"))
+}
+
+/// What a slow server calls most: one whose bodies could take the time.
+fn busiest(live: &Live) -> Option<&Hop> {
+    let used = live.dependencies.iter().filter(|hop| hop.requests > 0);
+    used.max_by_key(|hop| hop.requests)
 }
 
 fn slow_path(live: &Live, latency: &str) -> Option<Verdict> {

@@ -53,6 +53,10 @@ fn a_verdict_that_probes_contradict_is_less_certain() {
     let verdict = judge(&evidence);
     assert_eq!((verdict.cause, verdict.certainty), (Cause::NoRoute, Certainty::Medium));
     assert!(verdict.reason.contains("it has passed or comes and goes"), "{}", verdict.reason);
+    probes(&mut evidence, "timeout", 20);
+    let verdict = judge(&evidence);
+    assert_eq!(verdict.certainty, Certainty::Medium);
+    assert!(verdict.reason.contains("the probes fail too, in another way"), "{}", verdict.reason);
     let mut evidence = well();
     probes(&mut evidence, "denied", 20);
     let verdict = judge(&evidence);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use linux::hops::Hop as Passed;
 
-use super::evidence::{Case, fails, full_table, listening, live, probes, router};
+use super::evidence::{Case, dead_link, fails, full_table, listening, live, probes, router};
 use super::{Cause, Certainty};
 use crate::diagnose::evidence::{Blocked, Changed, Killed, Lookup, Path};
 
@@ -51,6 +51,40 @@ pub(super) const CASES: &[Case] = &[
         Cause::Denied,
         "the client's own host refuses the connect",
         Certainty::High,
+    ),
+    (
+        "a link whose other end is down",
+        |all| {
+            fails(all, "aborted", 12, 0);
+            probes(all, "timeout", 20);
+            all.probes.route = Some(Ok(Path { is_silent: true, ..Path::default() }));
+            all.dead_link = Some(dead_link(true));
+        },
+        Cause::LinkDown,
+        "the interface eth0 of shop, which has 10.0.0.2, has no carrier: the other end of its link is down",
+        Certainty::High,
+    ),
+    (
+        "an interface that is down",
+        |all| {
+            fails(all, "unreachable", 12, 0);
+            all.probes.connect = None;
+            all.dead_link = Some(dead_link(false));
+        },
+        Cause::LinkDown,
+        "which has 10.0.0.2, is down",
+        Certainty::Medium,
+    ),
+    (
+        "a link-local address without its interface",
+        |all| {
+            live(all).addresses = vec!["[fe80::1]:3002".parse().expect("an address")];
+            all.probes.connect = None;
+            fails(all, "other", 5, 0);
+        },
+        Cause::NoRoute,
+        "gateway connects to fe80::1, a link-local address, without its interface",
+        Certainty::Medium,
     ),
     (
         "no route",
@@ -275,6 +309,29 @@ pub(super) const CASES: &[Case] = &[
         Cause::NothingListens,
         "catalog:3002 refuses connects: nothing listens there, or a firewall rejects them",
         Certainty::High,
+    ),
+    (
+        "a server whose own rule rejects, with few ICMP messages",
+        |all| {
+            fails(all, "unreachable", 9, 0);
+            probes(all, "timeout", 20);
+            let (by, why) = (IpAddr::from([10, 0, 0, 2]), "a rule prohibits it");
+            all.probes.hops = Some(vec![Passed::Rejected { by, why }]);
+        },
+        Cause::Rejected,
+        "the server's own host rejects the connects (10.0.0.2, ICMP: a rule prohibits it)",
+        Certainty::High,
+    ),
+    (
+        "a rejection on the link by nobody knows whom, and probes that get no answer",
+        |all| {
+            all.probes.route = Some(Ok(Path { is_direct: true, ..Path::default() }));
+            fails(all, "unreachable", 9, 0);
+            probes(all, "timeout", 20);
+        },
+        Cause::Rejected,
+        "no router is between them",
+        Certainty::Medium,
     ),
     (
         "a router that rejects",

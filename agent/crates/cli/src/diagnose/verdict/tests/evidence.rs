@@ -6,7 +6,8 @@ use linux::hops::Hop as Passed;
 
 use super::{Cause, Certainty};
 use crate::diagnose::evidence::{
-    Connects, Evidence, FullTable, Hop, Host, Listening, Live, Name, Pair, Path, Probes, Quantiles,
+    Connects, DeadLink, Evidence, FullTable, Hop, Host, Listening, Live, Name, Pair, Path, Probes,
+    Quantiles,
 };
 
 /// A pair on one host with ordinary traffic, and probes that succeed.
@@ -47,7 +48,7 @@ pub(super) fn well() -> Evidence {
             ..Probes::default()
         },
         host: Host { pid: 42, state: Some('S'), ..Host::default() },
-        full_tables: Vec::new(),
+        ..Evidence::default()
     }
 }
 
@@ -98,6 +99,11 @@ pub(super) fn router(address: &str) -> Passed {
 pub(super) fn full_table(is_of_an_end: bool) -> FullTable {
     let namespace = if is_of_an_end { "end" } else { "router" };
     FullTable { namespace: namespace.to_owned(), used: 262_144, limit: 262_144, is_of_an_end }
+}
+
+pub(super) fn dead_link(is_up: bool) -> DeadLink {
+    let (interface, namespace) = ("eth0".to_owned(), "shop".to_owned());
+    DeadLink { interface, namespace, address: address().ip(), is_up }
 }
 
 pub(super) fn hop(p99: f64, failed: u64) -> Hop {

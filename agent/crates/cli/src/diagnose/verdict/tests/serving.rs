@@ -4,7 +4,7 @@ use api_types::SegmentVerdict;
 
 use super::evidence::{Case, fails, hop, listening, live, probes};
 use super::{Cause, Certainty};
-use crate::diagnose::evidence::{Hello, Http, Silence, TlsFault, Uneven};
+use crate::diagnose::evidence::{Hello, Http, OfBoth, Silence, TlsFault, Uneven};
 
 pub(super) const CASES: &[Case] = &[
     (
@@ -55,7 +55,7 @@ pub(super) const CASES: &[Case] = &[
     (
         "a reader that is stuck",
         |all| {
-            live(all).unread = 200_000;
+            live(all).unread.server = 200_000;
             live(all).unanswered = 500;
         },
         Cause::NotReading,
@@ -139,10 +139,24 @@ pub(super) const CASES: &[Case] = &[
         Certainty::High,
     ),
     (
-        "connections that are not closed",
-        |all| live(all).close_wait = 300,
+        "a client that is stuck in reading",
+        |all| live(all).unread.client = 200_000,
+        Cause::NotReading,
+        "gateway does not read: 200 kB wait",
+        Certainty::High,
+    ),
+    (
+        "connections that the server does not close",
+        |all| live(all).close_wait.server = 300,
         Cause::NotClosed,
-        "300 connections in CLOSE_WAIT",
+        "catalog does not close its connections: 300 connections in CLOSE_WAIT, which gateway has closed",
+        Certainty::High,
+    ),
+    (
+        "connections that the client does not close",
+        |all| live(all).close_wait = OfBoth { client: 300, server: 21 },
+        Cause::NotClosed,
+        "gateway does not close its connections: 300 connections in CLOSE_WAIT, which catalog has closed",
         Certainty::High,
     ),
     (
