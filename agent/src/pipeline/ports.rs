@@ -21,7 +21,7 @@ use self::conflict::{Inspecting, Unheld};
 use self::heirs::Heirs;
 pub(super) use self::known::Known;
 use super::host::Host;
-use super::labels::namespace_of;
+use super::labels::{namespace_of, user_of_namespace};
 use discovery::{Acceptor, Names};
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -247,7 +247,7 @@ impl Ports {
             views.push(EphemeralView {
                 netns: *netns,
                 netns_of,
-                unverified_user: owners.user_of_namespace(*netns),
+                unverified_user: user_of_namespace(names, owners, *netns),
                 ephemeral: ephemeral.clone(),
             });
         }

@@ -26,11 +26,11 @@ use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::OwnerRow;
 use agent_common::share::Tenant;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use agent_common::decode::dns;
 use model::port::Port;
-use model::service::{Entity, Service, Source};
+use model::service::{Service, Source};
 use model::snapshot::SourceView;
 
 mod acceptors;
@@ -106,6 +106,8 @@ pub struct Names {
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
     scopes: Scopes,
+    /// Owners whose network namespace has ended and whose number another one has now.
+    past: HashSet<u32>,
     acceptors: Acceptors,
     remotes: remote::Remotes,
 }
@@ -144,6 +146,7 @@ impl Names {
             owners: HashMap::new(),
             ports: HashMap::new(),
             scopes: Scopes::default(),
+            past: HashSet::new(),
             acceptors: Acceptors::default(),
         }
     }
@@ -211,21 +214,6 @@ impl Names {
     /// The listeners of the last collection, each with the name of its owner.
     pub fn set_listeners(&mut self, listeners: &[(ListenerRecord, Found)]) {
         self.remotes.set_listeners(listeners);
-    }
-
-    /// The network namespaces of this host. Call after [`Self::set_addresses`].
-    pub fn set_namespaces(&mut self, found: Namespaces<'_>) {
-        if self.scopes.update(found) {
-            let programs =
-                self.owners.values_mut().filter(|named| named.service.source == Source::Process);
-            programs.for_each(Named::look_again);
-        }
-    }
-
-    /// The network namespace in which an owner acts, as far as it could be told from others that had
-    /// its number before.
-    pub fn namespace_of(&self, row: &OwnerRow) -> Entity {
-        self.scopes.entity(row.key.netns, row.born_us)
     }
 
     /// Which address belongs to which network namespace of this host.
