@@ -113,7 +113,7 @@ Failures of a server whose listening socket has just ended: a rollout that cuts 
 
 Nothing has arrived or was sent for at least half a second, and no response is due. Idle times show keep-alive timeouts before they do harm: a server that closes connections after as short a time as a client goes on using them will reset a request sooner or later.
 
-* **Closed** (`portolan_tcp_idle_close_seconds`): an end began to close (FIN) a connection that was idle. `closed_by` says which; the time is that end's keep-alive timeout, or pool timeout, plus what its timer was late. A last message right before (TLS `close_notify`, Terminate of PostgreSQL, `QUIT`) does not end the idle time. A program that ends closes its idle connections as well, after any time. Resets are not counted.
+* **Closed** (`portolan_tcp_idle_close_seconds`): an end began to close (FIN) a connection that was idle. `closed_by` says which; the time is that end's keep-alive timeout, or pool timeout, plus what its timer was late. A last message right before (TLS `close_notify`, Terminate of PostgreSQL, `QUIT`) does not end the idle time. What a server closes while it is [stopping](#what-stopping-is) is not counted; a client, or one of several workers, that ends closes its idle connections as well, after any time. Resets are not counted.
 * **Used again** (`portolan_tcp_idle_reuse_seconds`): a request came after a pause, and got a response.
 * **A request in parts**: a pause of half a second or more within a request counts on the client's side as one before it, since latency begins with the last part there.
 * **Not known**: how long a pre-existing connection was idle before anything was seen of it; anything without request timing (`--no-requests`).
