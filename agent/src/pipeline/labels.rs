@@ -125,8 +125,9 @@ fn registered(registry: At<'_>, found: Found, key: &EdgeKey) -> Found {
     if !matches!(found.service.source, Source::Network | Source::Dns | Source::Address) {
         return found;
     }
-    // What is registered for a loopback address is on the host's.
-    if found.service.is_loopback() && !found.service.namespace.is_empty() {
+    // What is registered for a loopback address is on the host's, and that of an address that others
+    // have as well is what the host reaches there.
+    if found.service.source == Source::Address && !found.service.namespace.is_empty() {
         return found;
     }
     let port = if key.role == ROLE_CLIENT { key.port } else { 0 };

@@ -274,12 +274,19 @@ impl Names {
         let Self { owners, remotes, rules, inventories, .. } = self;
         remotes.set_tenant(owners.get(&key.owner).map_or(Tenant::OTHERS, |named| named.tenant));
         let found = remotes.resolve(netns, key, preexisting, rules, inventories);
-        let requested = found.virtual_service.as_ref();
-        if !found.service.is_loopback() && !requested.is_some_and(Service::is_loopback) {
+        // An address that several namespaces have is another place for those that reach another one.
+        let is_several = remotes.is_ambiguous(netns, key.remote);
+        let is_local =
+            |one: &Service| one.is_loopback() || is_several && one.source == Source::Address;
+        if !is_local(&found.service) && !found.virtual_service.as_ref().is_some_and(is_local) {
             return found;
         }
-        let Scope { label, is_final } = self.loopback_of(netns, key.owner);
-        let within = |one: Service| if one.is_loopback() { one.within(&label) } else { one };
+        let Scope { label, is_final } = if is_several {
+            self.place_of(netns, key.owner)
+        } else {
+            self.loopback_of(netns, key.owner)
+        };
+        let within = |one: Service| if is_local(&one) { one.within(&label) } else { one };
         Found {
             service: within(found.service),
             virtual_service: found.virtual_service.map(within),

@@ -251,7 +251,15 @@ impl Names {
             {
                 Scope { label: scopes::of_workload(service), is_final: *stable }
             }
-            _ => self.scope(netns),
+            _ => self.place_of(netns, owner),
+        }
+    }
+
+    /// The network namespace of an owner, whatever that is.
+    pub(super) fn place_of(&mut self, netns: u32, owner: u32) -> Scope {
+        match self.owners.get(&owner).filter(|_| self.is_past(owner)) {
+            Some(named) => named.place.scope(),
+            None => self.scope(netns),
         }
     }
 

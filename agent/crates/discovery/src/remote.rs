@@ -203,6 +203,11 @@ impl Remotes {
         self.addresses.is_tenants(netns)
     }
 
+    /// Whether several namespaces of this host have an address, seen from `netns`.
+    pub(super) fn is_ambiguous(&self, netns: u32, address: Address) -> bool {
+        self.addresses.is_ambiguous(netns, address)
+    }
+
     pub(super) fn set_unknown_namespaces(&mut self, unknown_namespaces: bool) {
         self.unknown_namespaces = unknown_namespaces;
     }
