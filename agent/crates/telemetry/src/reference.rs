@@ -84,7 +84,7 @@ An exchange that is open when its connection ends: the client has sent, and noth
 * **A late response**: if the client gave up and the server answers later, the server's side counts a request, with its duration, and an unanswered one, because the client's kernel rejects the response.
 * **A stuck server** that keeps its side open (CLOSE_WAIT) counts five seconds after the client gave up; a response after that is not a request any more.
 * **Not seen**: requests behind the first on one connection, a request in the SYN (TCP Fast Open), one whose client closes its half at once and is never answered, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
-* **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL).
+* **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL); a client that sends and closes its half at once, if its data arrives just before a server closes its own half without a word.
 * **`cause`** is `stopping` if the server was stopping, else `other`.
 
 ## What `stopping` is
