@@ -10,6 +10,7 @@ mod events;
 mod inhabited;
 mod publish;
 mod resolve;
+mod returned;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use self::inhabited::Inhabited;
+use self::returned::Returned;
 use super::account::Account;
 use super::calls::Calls;
 use super::clock::epoch_seconds;
@@ -98,6 +100,8 @@ pub(super) struct Core<K> {
     met_us: u64,
     /// Which namespaces have had a program.
     inhabited: Inhabited,
+    /// Which programs of namespaces that have ended act in the next ones with their numbers.
+    returned: Returned,
     /// When the last lookup of addresses began that has an answer.
     looked_us: u64,
     /// CPU time that it took.
@@ -212,6 +216,7 @@ impl<K: Kernel> Core<K> {
             known_namespaces: HashSet::new(),
             met_us: 0,
             inhabited: Inhabited::default(),
+            returned: Returned::default(),
             looked_us: now_us,
             look_cost_us: 0,
             mounts: Mounts::Same,
@@ -230,7 +235,7 @@ impl<K: Kernel> Core<K> {
             changes: Changes::default(),
             feed,
         };
-        core.take_addresses(survey, now_us);
+        core.take_addresses(survey);
         // Before the first collection: there may be a storm.
         core.memory = core.keeper.look(&mut core.kernel, 0);
         core

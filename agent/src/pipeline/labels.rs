@@ -9,7 +9,7 @@ use agent_common::share::Tenant;
 use discovery::{Acceptor, Found, Names};
 use model::owners::Owners;
 use model::registry::At;
-use model::service::{Entity, Service, Source};
+use model::service::{Service, Source};
 use model::slot::Naming;
 use model::snapshot::{EdgeLabels, Role};
 use model::unverified::Proven;
@@ -26,8 +26,15 @@ pub(super) fn namespace_of(
     if netns == own {
         return Service::new("host", Source::Unknown);
     }
-    let first = owners.in_namespace(netns).min();
+    let first = owners.in_namespace(netns).filter(|row| !names.is_past(*row)).min();
     first.map_or_else(Service::other, |row| local_name(names, owners, row, now_us).0)
+}
+
+/// The user who made a network namespace and can fake what happens there, if that is neither root nor
+/// trusted.
+pub(super) fn user_of_namespace(names: &Names, owners: &Owners, netns: u32) -> Option<u32> {
+    let mut rows = owners.in_namespace(netns).filter(|row| !names.is_past(*row));
+    rows.find_map(|row| owners.user(row))
 }
 
 /// Names both ends of an edge.
@@ -48,12 +55,13 @@ pub(super) fn naming(
     }
     let (mut local, local_stable) = local_name(names, owners, owner, now_us);
     let netns = owners.netns(owner);
+    let is_past = names.is_past(owner);
     let preexisting = edge.counters.preexisting > 0;
     let far = match role {
         ROLE_SERVER if edge.key.remote != UNSPECIFIED => match owner_of(&edge.key.remote) {
             Some(client) => {
-                let (service, stable) = local_name(names, owners, client, now_us);
-                Found { stable, ..Found::new(service) }
+                let found = self::local(names, owners, client, now_us);
+                Found { entity: names.namespace_of(client), ..found }
             }
             None => registered(registry, names.remote(netns, &edge.key, preexisting), &edge.key),
         },
@@ -74,11 +82,11 @@ pub(super) fn naming(
             _ => {}
         }
         // A process that listens on a published port does so for the container.
-        if let Some(container) = names.published(netns, port) {
+        if let Some(container) = names.published(netns, port).filter(|_| !is_past) {
             local = container;
         }
         // Accepted before its listener was known: while the agent started.
-        let unowned = role == ROLE_SERVER && local.source == Source::Unknown;
+        let unowned = role == ROLE_SERVER && local.source == Source::Unknown && !is_past;
         if let Some(service) = unowned.then(|| names.listening(netns, port)).flatten() {
             local = service;
         } else if unowned && names.openers(port).any(|opener| owners.netns(opener) == netns) {
@@ -91,12 +99,12 @@ pub(super) fn naming(
         unverified_user: proven.doubt(edge, owners),
         ..EdgeLabels::new(client, server, port, role_of(role))
     };
-    // Who the near end is never changes, as the slot is this owner's, except that another network
-    // namespace may have the number of one that has ended.
-    let near = owners.row(owner).map_or(Entity::UNKNOWN, |row| names.namespace_of(row));
-    let far = far.entity;
+    // Who an owner is never changes, as the slot is this owner's, except that its program may act in
+    // another network namespace that has the number of one that has ended.
+    let (near, far) = (names.namespace_of(owner), far.entity);
     let (client, server) = if role == ROLE_CLIENT { (near, far) } else { (far, near) };
-    Naming { labels, client, server, stable }
+    let keeps_far = is_past && owner_of(&edge.key.remote).is_none();
+    Naming { labels, client, server, stable, keeps_far }
 }
 
 /// Edges of a tenant that found no row of their own: the near end says whose they are.
@@ -117,8 +125,9 @@ fn registered(registry: At<'_>, found: Found, key: &EdgeKey) -> Found {
     if !matches!(found.service.source, Source::Network | Source::Dns | Source::Address) {
         return found;
     }
-    // What is registered for a loopback address is on the host's.
-    if found.service.is_loopback() && !found.service.namespace.is_empty() {
+    // What is registered for a loopback address is on the host's, and that of an address that others
+    // have as well is what the host reaches there.
+    if found.service.source == Source::Address && !found.service.namespace.is_empty() {
         return found;
     }
     let port = if key.role == ROLE_CLIENT { key.port } else { 0 };

@@ -21,7 +21,7 @@ use self::conflict::{Inspecting, Unheld};
 use self::heirs::Heirs;
 pub(super) use self::known::Known;
 use super::host::Host;
-use super::labels::namespace_of;
+use super::labels::{namespace_of, user_of_namespace};
 use discovery::{Acceptor, Names};
 use linux::existing::Survey;
 use linux::probes::Pending;
@@ -29,6 +29,7 @@ use loader::drain::Drained;
 use model::claims::{Claims, Failures};
 use model::conflicts::{Conflicts, Party};
 use model::ephemeral::{Ephemeral, EphemeralView};
+use model::health::AcceptQueue;
 use model::owners::Owners;
 use model::port::{PortState, PortView, Protocol};
 
@@ -171,9 +172,7 @@ impl Ports {
             let socket = (bound.netns, held.protocol, held.port, held.address, bound.owner);
             let since_seconds = (bound.since_us != 0).then(|| known.epoch(bound.since_us));
             if let Some(view) = indexes.get(&socket).and_then(|index| views.get_mut(*index)) {
-                view.sockets += 1;
-                view.backlog = view.backlog.saturating_add(bound.backlog);
-                view.max_backlog = view.max_backlog.saturating_add(bound.max_backlog);
+                view.add_socket(AcceptQueue { length: bound.backlog, limit: bound.max_backlog });
                 view.since_seconds = match (view.since_seconds, since_seconds) {
                     (Some(one), Some(other)) => Some(one.min(other)),
                     _ => None,
@@ -247,7 +246,7 @@ impl Ports {
             views.push(EphemeralView {
                 netns: *netns,
                 netns_of,
-                unverified_user: owners.user_of_namespace(*netns),
+                unverified_user: user_of_namespace(names, owners, *netns),
                 ephemeral: ephemeral.clone(),
             });
         }

@@ -6,6 +6,7 @@ mod agent;
 mod fake;
 mod hanging;
 mod metrics;
+mod namespaces;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -48,9 +48,9 @@ pub struct Port {
     pub since: Option<Timestamp>,
     /// How many sockets share it (SO_REUSEPORT).
     pub sockets: u32,
-    /// Connections that wait to be accepted.
+    /// Connections that wait to be accepted, in the fullest accept queue of these sockets.
     pub backlog: u32,
-    /// Backlog limit: how many connections may wait.
+    /// Limit of that queue: how many connections may wait.
     pub max_backlog: u32,
     /// The service that it is reserved for; null if it is not reserved.
     pub reserved_for: Option<String>,

@@ -38,9 +38,9 @@ pub struct TimeoutsArgs {
     target: Target,
     /// Services to show, at either end [default: all].
     services: Vec<String>,
-    /// Time that the numbers cover: 1m, 5m (at most), or start, since the agent started. Pauses are
-    /// mostly longer than minutes, so it is start by default.
-    #[arg(long, value_name = "WINDOW", default_value = "start", value_parser = window::parse)]
+    /// Time that the numbers cover: 1m, 5m (at most), or start, since the agent started. From start on
+    /// there are also timeouts that were changed since, and rare pauses.
+    #[arg(long, value_name = "WINDOW", default_value = "5m", value_parser = window::parse)]
     window: WindowChoice,
     #[command(flatten)]
     report: Report,

@@ -26,11 +26,11 @@ use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerRecord;
 use agent_common::owner::OwnerRow;
 use agent_common::share::Tenant;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use agent_common::decode::dns;
 use model::port::Port;
-use model::service::{Entity, Service, Source};
+use model::service::{Service, Source};
 use model::snapshot::SourceView;
 
 mod acceptors;
@@ -72,7 +72,7 @@ use linux::executable::Executable;
 use linux::probes::Probes;
 use owners::Named;
 use processes::Processes;
-pub use remote::{Arrival, Client};
+pub use remote::{Arrival, Client, Ended};
 use rules::Rules;
 pub use scopes::Namespaces;
 use scopes::{Scope, Scopes};
@@ -106,6 +106,8 @@ pub struct Names {
     owners: HashMap<u32, Named>,
     ports: HashMap<u32, Vec<u16>>,
     scopes: Scopes,
+    /// Owners whose network namespace has ended and whose number another one has now.
+    past: HashSet<u32>,
     acceptors: Acceptors,
     remotes: remote::Remotes,
 }
@@ -144,6 +146,7 @@ impl Names {
             owners: HashMap::new(),
             ports: HashMap::new(),
             scopes: Scopes::default(),
+            past: HashSet::new(),
             acceptors: Acceptors::default(),
         }
     }
@@ -213,21 +216,6 @@ impl Names {
         self.remotes.set_listeners(listeners);
     }
 
-    /// The network namespaces of this host. Call after [`Self::set_addresses`].
-    pub fn set_namespaces(&mut self, found: Namespaces<'_>) {
-        if self.scopes.update(found) {
-            let programs =
-                self.owners.values_mut().filter(|named| named.service.source == Source::Process);
-            programs.for_each(Named::look_again);
-        }
-    }
-
-    /// The network namespace in which an owner acts, as far as it could be told from others that had
-    /// its number before.
-    pub fn namespace_of(&self, row: &OwnerRow) -> Entity {
-        self.scopes.entity(row.key.netns, row.born_us)
-    }
-
     /// Which address belongs to which network namespace of this host.
     pub fn set_addresses(&mut self, addresses: &[Held]) {
         self.remotes.set_addresses(addresses);
@@ -237,6 +225,12 @@ impl Names {
     /// after [`Self::set_addresses`].
     pub fn set_arrivals(&mut self, arrivals: &[Arrival]) {
         self.remotes.set_arrivals(arrivals);
+    }
+
+    /// Servers that have accepted connections of clients of this host and listen no more: a short-lived
+    /// one may have begun and ended between two collections.
+    pub fn set_ended(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        self.remotes.set_ended(ended);
     }
 
     /// Whether network namespaces may have come and gone since the last [`Names::set_namespaces`].
@@ -280,12 +274,19 @@ impl Names {
         let Self { owners, remotes, rules, inventories, .. } = self;
         remotes.set_tenant(owners.get(&key.owner).map_or(Tenant::OTHERS, |named| named.tenant));
         let found = remotes.resolve(netns, key, preexisting, rules, inventories);
-        let requested = found.virtual_service.as_ref();
-        if !found.service.is_loopback() && !requested.is_some_and(Service::is_loopback) {
+        // An address that several namespaces have is another place for those that reach another one.
+        let is_several = remotes.is_ambiguous(netns, key.remote);
+        let is_local =
+            |one: &Service| one.is_loopback() || is_several && one.source == Source::Address;
+        if !is_local(&found.service) && !found.virtual_service.as_ref().is_some_and(is_local) {
             return found;
         }
-        let Scope { label, is_final } = self.loopback_of(netns, key.owner);
-        let within = |one: Service| if one.is_loopback() { one.within(&label) } else { one };
+        let Scope { label, is_final } = if is_several {
+            self.place_of(netns, key.owner)
+        } else {
+            self.loopback_of(netns, key.owner)
+        };
+        let within = |one: Service| if is_local(&one) { one.within(&label) } else { one };
         Found {
             service: within(found.service),
             virtual_service: found.virtual_service.map(within),

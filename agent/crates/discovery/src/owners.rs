@@ -3,13 +3,14 @@
 use agent_common::owner::{OWNER_OVERFLOW, OwnerRow};
 use agent_common::share::Tenant;
 use agent_common::wire::Wire as _;
+use hashbrown::HashSet;
 
 use super::cgroup::Lookup;
 use super::cgroup_info::CgroupInfo;
 use super::found::Found;
 use super::inventory::Workload;
 use super::processes::{self, Process};
-use super::scopes::{self, Scope};
+use super::scopes::{self, Namespaces, Place, Scope, Updated};
 use super::{Names, Owner, process};
 use model::service::{Entity, Service, Source};
 
@@ -25,6 +26,8 @@ const UNKNOWN: &str = "unknown";
 /// A name that was found.
 pub(super) struct Named {
     born_us: u64,
+    netns: u32,
+    place: Place,
     pub(super) tenant: Tenant,
     pub(super) service: Service,
     entity: Entity,
@@ -90,12 +93,14 @@ impl Names {
         }
         let former = known.filter(|known| !known.is_interim).map(|known| known.service.clone());
         let former_entity = known.map_or(Entity::UNKNOWN, |known| known.entity);
+        let place = known.map(|known| &known.place).filter(|place| place.is_known()).cloned();
+        let mut place = place.unwrap_or_else(|| self.scopes.place(row.key.netns, row.born_us));
         let Answer { service: found, entity, is_final, stable, running } =
             self.ask(slot, row, None, now_us);
         let former = former.filter(|former| is_at_least_as_good(former, &found));
         let entity = if entity == Entity::UNKNOWN { former_entity } else { entity };
         let service = former.as_ref().unwrap_or(&found).clone();
-        let (service, is_scoped) = self.scoped(service, row);
+        let (service, is_scoped) = self.scoped(service, row, &mut place);
         let running = running || !is_scoped;
         let (is_final, stable) = (is_final && is_scoped, stable && is_scoped);
         let is_interim = running && former.is_none();
@@ -103,9 +108,16 @@ impl Names {
             // A pending probe is answered or abandoned within seconds.
             let wait = if running { 0 } else { FIRST_RETRY_US << retries.min(RETRIES) };
             let retries = if running { retries.saturating_sub(1) } else { retries };
+            if self.scopes.is_past(row.key.netns, &place) {
+                self.past.insert(slot);
+            } else {
+                self.past.remove(&slot);
+            }
             let retry = (!is_final && retries < RETRIES).then_some((now_us + wait, retries));
             let named = Named {
                 born_us: row.born_us,
+                netns: row.key.netns,
+                place,
                 tenant: row.tenant,
                 service: service.clone(),
                 entity,
@@ -148,12 +160,13 @@ impl Names {
         let process = Some(Process::Seen(seen.clone()));
         let answer = self.ask(OWNER_OVERFLOW, row, process, now_us);
         let Answer { service, is_final, running, .. } = answer;
-        (!running).then(|| (self.scoped(service, row).0, is_final))
+        (!running).then(|| (self.scoped(service, row, &mut Place::unknown()).0, is_final))
     }
 
     /// Forgets a slot that was freed.
     pub fn forget_owner(&mut self, slot: u32) {
         self.owners.remove(&slot);
+        self.past.remove(&slot);
         self.processes.forget(slot);
         self.acceptors.retain(|(owner, _), _| *owner != slot);
         self.remotes.forget_owner(slot);
@@ -165,12 +178,59 @@ impl Names {
     }
 
     /// A program's name with the namespace that it is unique in, and whether that stays.
-    fn scoped(&mut self, service: Service, row: &OwnerRow) -> (Service, bool) {
+    fn scoped(&mut self, service: Service, row: &OwnerRow, place: &mut Place) -> (Service, bool) {
         if !scopes::needs_scope(&service) {
             return (service, true);
         }
-        let Scope { label, is_final } = self.scope(row.key.netns);
-        (service.within(&label), is_final && self.scopes.has_seen(row.key.netns, row.born_us))
+        let netns = row.key.netns;
+        if self.scopes.is_past(netns, place) {
+            return (service.within(&place.scope().label), true);
+        }
+        let scope = self.scope(netns);
+        place.set_scope(&scope);
+        (service.within(&scope.label), scope.is_final && self.scopes.has_seen(netns, row.born_us))
+    }
+
+    /// The network namespaces of this host. Call after [`Self::set_addresses`].
+    pub fn set_namespaces(&mut self, found: Namespaces<'_>) {
+        let Updated { is_renamed, others, seen_us } = self.scopes.update(found);
+        self.past.clear();
+        for (owner, named) in &mut self.owners {
+            let Named { born_us, netns, place, service, .. } = named;
+            if !place.is_known() {
+                place.settle(&self.scopes.place(*netns, *born_us));
+            }
+            if self.scopes.is_past(*netns, place) {
+                self.past.insert(*owner);
+            } else if is_renamed && service.source == Source::Process {
+                named.look_again();
+            }
+        }
+        self.remotes.resolved.forget(&others, seen_us);
+    }
+
+    /// The network namespace of an owner, as far as it could be told from others that had its number
+    /// before or have it now.
+    pub fn namespace_of(&self, owner: u32) -> Entity {
+        self.owners.get(&owner).map_or(Entity::UNKNOWN, |named| named.place.entity())
+    }
+
+    /// Owners whose network namespace has ended and whose number another one has now.
+    pub fn past(&self) -> &HashSet<u32> {
+        &self.past
+    }
+
+    /// Whether an owner is one of [`Self::past`].
+    pub fn is_past(&self, owner: u32) -> bool {
+        self.past.contains(&owner)
+    }
+
+    /// The owner acts in the namespace that has the number now.
+    pub fn enter(&mut self, owner: u32) {
+        self.past.remove(&owner);
+        let Some(named) = self.owners.get_mut(&owner) else { return };
+        named.place = self.scopes.present(named.netns);
+        named.look_again();
     }
 
     /// What is unique in a network namespace only.
@@ -191,7 +251,15 @@ impl Names {
             {
                 Scope { label: scopes::of_workload(service), is_final: *stable }
             }
-            _ => self.scope(netns),
+            _ => self.place_of(netns, owner),
+        }
+    }
+
+    /// The network namespace of an owner, whatever that is.
+    pub(super) fn place_of(&mut self, netns: u32, owner: u32) -> Scope {
+        match self.owners.get(&owner).filter(|_| self.is_past(owner)) {
+            Some(named) => named.place.scope(),
+            None => self.scope(netns),
         }
     }
 

@@ -119,13 +119,16 @@ pub(super) fn is_server(program: &ProgramName) -> bool {
     SERVERS.contains(&program.as_str())
 }
 
-/// `index.js`, `app.main`, `src`
+/// `index.js`, `app.main`, `src`; but not `usr.py`: a file is not called like a directory by a
+/// template.
 pub(super) fn is_template(name: &str) -> bool {
-    let stem =
-        if is_source(name) { name.rsplit_once('.').map_or(name, |(stem, _)| stem) } else { name };
-    stem.split('.').all(|part| {
-        TEMPLATES.iter().any(|one| part.eq_ignore_ascii_case(one)) || COMMON.contains(&part)
-    })
+    let is_of_template = |part: &str| TEMPLATES.iter().any(|one| part.eq_ignore_ascii_case(one));
+    let stem = name.rsplit_once('.').map(|(stem, _)| stem).filter(|_| is_source(name));
+    let is_file = stem.is_some();
+    let stem = stem.unwrap_or(name);
+    let last = stem.rsplit('.').next().unwrap_or(stem);
+    (!is_file || is_of_template(last))
+        && stem.split('.').all(|part| is_of_template(part) || COMMON.contains(&part))
 }
 
 /// The directory that names a project. The last one of the path comes first; `None` is a name that
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn a_program_with_a_name_of_its_own_keeps_it() {
         for program in
-            ["orders.js", "shop.wsgi", "com.shop.Main", "nginx", "http.server", "app.web"]
+            ["orders.js", "shop.wsgi", "com.shop.Main", "nginx", "http.server", "app.web", "usr.py"]
         {
             check(program, "/srv/shop", None);
         }

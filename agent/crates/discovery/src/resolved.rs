@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_common::address::{self, Address};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use agent_common::decode::dns::Answer;
 use model::service::{Entity, Service, Source};
@@ -55,6 +55,8 @@ struct Name {
     tenant: u64,
     /// When it was resolved last, in the order of all.
     order: u64,
+    /// The same, CLOCK_MONOTONIC microseconds.
+    at_us: u64,
 }
 
 // === impl Resolved ===
@@ -83,7 +85,7 @@ impl Resolved {
                     let seconds = u64::from(*ttl).clamp(FLOOR_SECONDS, CEILING_SECONDS);
                     let until_us = answer.time_ns / 1000 + seconds * 1_000_000;
                     let key = (answer.netns, address::from_ip(*ip));
-                    self.put(key, &name, until_us, answer.origin);
+                    self.put(key, &name, (answer.time_ns / 1000, until_us), answer.origin);
                 }
             }
         }
@@ -94,6 +96,22 @@ impl Resolved {
         let known = self.names.get_mut(&(netns, address))?;
         known.needed = self.round;
         Some((Service::new(&known.text, Source::Dns), Entity::of(&known.text)))
+    }
+
+    /// Another namespace has the number of each of these, since `since_us` (microseconds) at the
+    /// earliest: what was resolved before was resolved in the former one.
+    pub(super) fn forget(&mut self, namespaces: &HashSet<u32>, since_us: u64) {
+        if namespaces.is_empty() {
+            return;
+        }
+        let shares = &mut self.shares;
+        self.names.retain(|key, name| {
+            let stays = !namespaces.contains(&key.0) || name.at_us >= since_us;
+            if !stays {
+                release(shares, *key, name);
+            }
+            stays
+        });
     }
 
     /// Counters and size, for the status.
@@ -109,7 +127,8 @@ impl Resolved {
         }
     }
 
-    fn put(&mut self, key: (u32, Address), name: &Arc<str>, until_us: u64, tenant: u64) {
+    fn put(&mut self, key: (u32, Address), name: &Arc<str>, valid_us: (u64, u64), tenant: u64) {
+        let (at_us, until_us) = valid_us;
         self.latest += 1;
         let Self { names, shares, latest, now_us, .. } = self;
         if let Some(known) = names.get_mut(&key) {
@@ -122,7 +141,7 @@ impl Resolved {
                 return;
             }
             release(shares, key, known);
-            (known.tenant, known.order) = (tenant, *latest);
+            (known.tenant, known.order, known.at_us) = (tenant, *latest, at_us);
             shares.entry(tenant).or_default().insert((*latest, key.0, key.1));
             return;
         }
@@ -137,7 +156,7 @@ impl Resolved {
         let Self { names, shares, latest, .. } = self;
         shares.entry(tenant).or_default().insert((*latest, key.0, key.1));
         let (text, order) = (name.clone(), *latest);
-        names.insert(key, Name { text, until_us, needed: 0, tenant, order });
+        names.insert(key, Name { text, until_us, needed: 0, tenant, order, at_us });
     }
 
     /// Forgets the name of a tenant that was resolved longest ago, if possible one that no edge

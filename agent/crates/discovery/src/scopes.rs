@@ -8,6 +8,8 @@
 //!
 //! A namespace keeps its name when that is taken away, and when it ends, for the rows of those that
 //! were in it. The number that it leaves is soon another namespace's; their cookies tell them apart.
+//! An owner stays in the namespace that it was met in ([`Place`]), until its program acts in the next
+//! one with the number: the kernel half has one row for both.
 //!
 //! Bounded: names are root's, and at most [`MAX_UNNAMED`] namespaces have their inode as a name at a
 //! time. The rest, and those that were gone before they were listed, share `netns-other`.
@@ -55,8 +57,17 @@ pub struct Namespaces<'a> {
     pub listed: HashSet<u32>,
     /// When the search began.
     pub began_us: u64,
-    /// Now.
-    pub now_us: u64,
+}
+
+/// What has changed in an update.
+#[derive(Debug, Default)]
+pub(super) struct Updated {
+    /// Whether a namespace may be called differently now.
+    pub(super) is_renamed: bool,
+    /// Numbers that another namespace has now.
+    pub(super) others: HashSet<u32>,
+    /// When the former ones were looked for last, microseconds.
+    pub(super) seen_us: u64,
 }
 
 /// The namespace that has a number.
@@ -64,8 +75,18 @@ pub struct Namespaces<'a> {
 struct Present {
     cookie: u64,
     entity: Entity,
-    /// Between these moments it got the number from another one; both 0 if it is the first.
-    got_us: (u64, u64),
+    /// Not before this it got the number from another one; 0 if it is the first.
+    got_us: u64,
+}
+
+/// The network namespace that an owner was met in, which stays its own when another one has the
+/// number.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Which one; [`Entity::UNKNOWN`] while that is not sure.
+    entity: Entity,
+    /// The label that a name of this owner had there last.
+    label: Option<Arc<str>>,
 }
 
 /// The namespace of names in a network namespace.
@@ -80,12 +101,13 @@ pub(super) struct Scope {
 // === impl Scopes ===
 
 impl Scopes {
-    /// Takes in network namespaces; returns whether one may be called differently now.
-    pub(super) fn update(&mut self, found: Namespaces<'_>) -> bool {
-        let Namespaces { host, names, cookies, listed, began_us, now_us } = found;
+    /// Takes in network namespaces.
+    pub(super) fn update(&mut self, found: Namespaces<'_>) -> Updated {
+        let Namespaces { host, names, cookies, listed, began_us } = found;
         let (no_names, no_cookies) = (HashMap::new(), HashMap::new());
         let (names, cookies) = (names.unwrap_or(&no_names), cookies.unwrap_or(&no_cookies));
         let mut is_same = self.host == host;
+        let seen_us = self.looked_us;
         let mut others = HashSet::new();
         for (netns, cookie) in cookies {
             let known = self.present.get(netns);
@@ -94,7 +116,7 @@ impl Scopes {
             }
             let is_other = known.is_some();
             others.extend(is_other.then_some(*netns));
-            let got_us = if is_other { (self.looked_us, now_us) } else { (0, 0) };
+            let got_us = if is_other { self.looked_us } else { 0 };
             let entity = Entity::of(&format!("netns {cookie}"));
             self.present.insert(*netns, Present { cookie: *cookie, entity, got_us });
         }
@@ -120,7 +142,7 @@ impl Scopes {
         self.host = host;
         self.listed = listed;
         self.looked_us = began_us;
-        !is_same
+        Updated { is_renamed: !is_same, others, seen_us }
     }
 
     /// Whether namespaces may have come and gone since they were looked at.
@@ -135,19 +157,29 @@ impl Scopes {
         self.is_host(netns) || born_us <= self.looked_us || !is_doubtful
     }
 
-    /// The namespace in which an owner was that was met first at `born_us`, or that has taken its
-    /// place under the same number: then what was counted until now is not its own.
-    pub(super) fn entity(&self, netns: u32, born_us: u64) -> Entity {
-        match self.present.get(&netns) {
-            // Seen between two surveys: it may belong to either.
-            Some(Present { got_us: (before, after), .. })
-                if (*before..*after).contains(&born_us) =>
-            {
-                Entity::UNKNOWN
+    /// Where an owner is that was met first at `born_us` and of which nothing else is known.
+    pub(super) fn place(&self, netns: u32, born_us: u64) -> Place {
+        let entity = match self.present.get(&netns) {
+            _ if !self.has_seen(netns, born_us) => Entity::UNKNOWN,
+            // Who was met between two surveys is taken to be in the later namespace.
+            Some(Present { got_us, .. }) if born_us < *got_us => {
+                Entity::of(&format!("netns {netns} before {got_us}"))
             }
             Some(Present { entity, .. }) => *entity,
             None => Entity::UNKNOWN,
-        }
+        };
+        Place { entity, label: None }
+    }
+
+    /// Where an owner is that acts now.
+    pub(super) fn present(&self, netns: u32) -> Place {
+        let present = self.present.get(&netns);
+        Place { entity: present.map_or(Entity::UNKNOWN, |present| present.entity), label: None }
+    }
+
+    /// Whether another namespace has the number of this one now.
+    pub(super) fn is_past(&self, netns: u32, place: &Place) -> bool {
+        place.entity.differs(self.present(netns).entity)
     }
 
     /// Whether this is the host's network namespace, or cannot be told from it.
@@ -177,6 +209,41 @@ impl Scopes {
     }
 }
 
+// === impl Place ===
+
+impl Place {
+    /// Not known yet.
+    pub(super) const fn unknown() -> Self {
+        Self { entity: Entity::UNKNOWN, label: None }
+    }
+
+    /// Whether it is sure which namespace it is.
+    pub(super) fn is_known(&self) -> bool {
+        self.entity != Entity::UNKNOWN
+    }
+
+    /// Now it is known which namespace it is.
+    pub(super) fn settle(&mut self, place: &Self) {
+        self.entity = place.entity;
+    }
+
+    /// Which namespace it is.
+    pub(super) fn entity(&self) -> Entity {
+        self.entity
+    }
+
+    /// What the namespace is called, now that it has ended.
+    pub(super) fn scope(&self) -> Scope {
+        let label = self.label.clone().unwrap_or_else(|| OTHER.into());
+        Scope { label, is_final: true }
+    }
+
+    /// Takes note of what the namespace is called while it is there.
+    pub(super) fn set_scope(&mut self, scope: &Scope) {
+        self.label = Some(Arc::clone(&scope.label));
+    }
+}
+
 /// Whether the name is one of a program, which is unique in its network namespace only, unless it
 /// has a namespace that does not come from a network namespace.
 pub(super) fn needs_scope(service: &Service) -> bool {
@@ -200,7 +267,7 @@ mod tests {
 
     fn scopes(names: &[(u32, &str)], listed: impl IntoIterator<Item = u32>) -> Scopes {
         let mut scopes = Scopes::default();
-        assert!(update(&mut scopes, names, &[], listed));
+        assert!(update(&mut scopes, names, &[], listed).is_renamed);
         scopes
     }
 
@@ -209,7 +276,7 @@ mod tests {
         names: &[(u32, &str)],
         cookies: &[(u32, u64)],
         listed: impl IntoIterator<Item = u32>,
-    ) -> bool {
+    ) -> Updated {
         let names = names.iter().map(|(netns, name)| (*netns, (*name).to_owned())).collect();
         let cookies = cookies.iter().copied().collect();
         let now_us = scopes.looked_us + 10;
@@ -219,7 +286,6 @@ mod tests {
             cookies: Some(&cookies),
             listed: listed.into_iter().collect(),
             began_us: now_us,
-            now_us: now_us + 5,
         })
     }
 
@@ -264,33 +330,43 @@ mod tests {
         assert_eq!(&*scopes.of(2 * many, true).label, OTHER);
         assert_eq!(*scopes.of(2 * many, false).label, format!("netns-{}", 2 * many));
         // The room of those that are gone is free again.
-        assert!(!update(&mut scopes, &[], &[], 2 * many..3 * many));
+        assert!(!update(&mut scopes, &[], &[], 2 * many..3 * many).is_renamed);
         assert_eq!(*scopes.of(2 * many + 1, true).label, format!("netns-{}", 2 * many + 1));
     }
 
     #[test]
-    fn a_namespace_keeps_its_name_until_its_number_is_anothers() {
+    fn a_namespace_keeps_its_name_until_its_number_is_anothers_and_owners_stay_in_theirs() {
         let mut scopes = Scopes::default();
         let label = |scopes: &mut Scopes| scopes.of(2, false).label.to_string();
-        assert!(update(&mut scopes, &[(2, "blue")], &[(2, 77)], [HOST, 2]));
-        let blue = scopes.entity(2, 3);
-        assert!(blue != Entity::UNKNOWN);
+        assert!(update(&mut scopes, &[(2, "blue")], &[(2, 77)], [HOST, 2]).is_renamed);
+        let mut blue = scopes.place(2, 3);
+        assert!(blue.entity() != Entity::UNKNOWN);
+        let scope = scopes.of(2, false);
+        blue.set_scope(&scope);
         // Its name is taken away; it ends, and only rows are left of it.
         for cookies in [&[(2, 77)][..], &[]] {
-            assert!(!update(&mut scopes, &[], cookies, [HOST, 2]));
+            assert!(!update(&mut scopes, &[], cookies, [HOST, 2]).is_renamed);
             assert_eq!(label(&mut scopes), "netns-blue");
+            assert!(!scopes.is_past(2, &blue));
         }
         let ended_us = scopes.looked_us;
         // Another one has its number, with a name or without.
-        assert!(update(&mut scopes, &[], &[(2, 78)], [HOST, 2]));
+        let updated = update(&mut scopes, &[], &[(2, 78)], [HOST, 2]);
+        assert_eq!((updated.others, updated.seen_us), ([2].into(), ended_us));
         assert_eq!(label(&mut scopes), "netns-2");
-        assert!(scopes.entity(2, 3).differs(blue), "met in the first one");
-        assert_eq!(scopes.entity(2, ended_us + 1), Entity::UNKNOWN, "met in either");
-        assert_eq!(scopes.entity(2, ended_us + 100), scopes.entity(2, 3));
-        assert!(update(&mut scopes, &[(2, "green")], &[(2, 79)], [HOST, 2]));
+        assert!(scopes.is_past(2, &blue));
+        assert_eq!(&*blue.scope().label, "netns-blue");
+        let unnoticed = scopes.place(2, 3);
+        assert!(scopes.is_past(2, &unnoticed), "met in one before");
+        assert_eq!(&*unnoticed.scope().label, OTHER);
+        for place in [scopes.place(2, ended_us + 1), scopes.present(2)] {
+            assert!(!scopes.is_past(2, &place), "met since");
+        }
+        assert!(update(&mut scopes, &[(2, "green")], &[(2, 79)], [HOST, 2]).is_renamed);
         assert_eq!(label(&mut scopes), "netns-green");
+        assert!(scopes.is_past(2, &blue));
         // Nothing is left of it.
-        assert!(update(&mut scopes, &[], &[], [HOST]));
+        assert!(update(&mut scopes, &[], &[], [HOST]).is_renamed);
         assert_eq!(label(&mut scopes), OTHER);
         assert!(scopes.present.is_empty() && scopes.names.is_empty());
     }

@@ -1,6 +1,6 @@
 //! What the kernel half counted of connections, with what is found out later: failures while a server
-//! stopped go to a result and cause of their own, and ends and starts of connections that no program
-//! saw are made up for.
+//! stopped go to a result and cause of their own, idle connections that it closed then have no idle
+//! time, and ends and starts of connections that no program saw are made up for.
 //!
 //! Each collection compares the totals of a slot with those before. What was moved or added stays so
 //! for the life of the slot, so totals that are shown never go back; only the number of open
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use agent_common::counters::EdgeCounters;
 use agent_common::drained::{Edge, Table};
 use agent_common::edge::{CONNECT_REFUSED, CONNECT_RESET, CONNECT_STOPPING};
+use agent_common::on_demand::OnDemand;
 use agent_common::reset::{CAUSES, STOPPING, is_of_connection};
 
 use super::per_slot::{PerSlot, number};
@@ -47,6 +48,9 @@ struct Met {
 struct Correction {
     /// Failures that were moved, where they had been counted.
     stopping: Failures,
+    /// Idle times of connections that the server closed because it stopped, milliseconds: those are no
+    /// timeout.
+    cut_idle_ms: OnDemand,
     /// Starts and ends of connections that no program saw.
     opened: u64,
     closed: u64,
@@ -117,8 +121,14 @@ impl Slot {
         Self { born_us, counted: Arc::default(), correction: None, met: Met::default(), round: 0 }
     }
 
-    /// Moves the failures that `now` has and that were not counted before.
+    /// Moves the failures that `now` has and that were not counted before, and takes away such idle
+    /// times.
     fn stops(&mut self, now: &EdgeCounters) {
+        let mut cut_idle_ms = now.idle_closed_by_server_ms.clone();
+        cut_idle_ms.separate(&self.counted.idle_closed_by_server_ms);
+        if cut_idle_ms.count() > 0 {
+            self.correction.get_or_insert_default().cut_idle_ms.merge(&cut_idle_ms);
+        }
         let grown = Failures::of(now).since(&Failures::of(&self.counted));
         if grown != Failures::default() {
             self.correction.get_or_insert_default().stopping.add(&grown);
@@ -158,12 +168,13 @@ impl Slot {
 impl Correction {
     /// Counters with this correction.
     fn of(&mut self, counted: &EdgeCounters) -> Arc<EdgeCounters> {
-        let Self { stopping, opened, closed, corrected } = self;
+        let Self { stopping, cut_idle_ms, opened, closed, corrected } = self;
         let make = || {
             let mut counters = counted.clone();
             counters.opened = counters.opened.wrapping_add(*opened);
             counters.closed = counters.closed.wrapping_add(*closed);
             stopping.move_in(&mut counters);
+            counters.idle_closed_by_server_ms.separate(cut_idle_ms);
             Arc::new(counters)
         };
         Arc::clone(corrected.get_or_insert_with(make))

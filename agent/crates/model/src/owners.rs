@@ -89,11 +89,6 @@ impl Owners {
         self.trusted.iter().copied()
     }
 
-    /// The same of a network namespace.
-    pub fn user_of_namespace(&self, netns: u32) -> Option<u32> {
-        self.in_namespace(netns).find_map(|row| self.user(row))
-    }
-
     /// Whether this is a known owner in a namespace that no user can have made.
     pub fn is_verified(&self, index: u32) -> bool {
         self.row(index).is_some() && self.user(index).is_none()

@@ -6,6 +6,7 @@ pub use notation::{Port, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::conflicts::Party;
+use super::health::AcceptQueue;
 
 /// How a port is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,12 +74,23 @@ pub struct PortView {
     pub since_seconds: Option<f64>,
     /// How many sockets (SO_REUSEPORT).
     pub sockets: u32,
-    /// Connections waiting to be accepted.
+    /// Connections waiting to be accepted, in the fullest accept queue of these sockets.
     pub backlog: u32,
-    /// How many may wait.
+    /// How many may wait there.
     pub max_backlog: u32,
     /// The user who may have faked it ([`unverified`](super::unverified)).
     pub unverified_user: Option<u32>,
+}
+
+impl PortView {
+    /// Another socket of the same holder (SO_REUSEPORT). Each has a queue of its own, and the kernel
+    /// gives a connection to one of them whether that is full or not: sums would hide the full one.
+    pub fn add_socket(&mut self, queue: AcceptQueue) {
+        self.sockets += 1;
+        if queue.is_fuller(AcceptQueue { length: self.backlog, limit: self.max_backlog }) {
+            (self.backlog, self.max_backlog) = (queue.length, queue.limit);
+        }
+    }
 }
 
 impl PortState {
@@ -125,6 +137,35 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fullest_queue_of_several_sockets_is_shown_and_no_sum() {
+        let queue = |length, limit| AcceptQueue { length, limit };
+        let check = |first: AcceptQueue, second: AcceptQueue, expected: AcceptQueue| {
+            let service = crate::service::Service::other();
+            let mut view = PortView {
+                port: 80,
+                protocol: Protocol::Tcp,
+                address: "0.0.0.0".parse().unwrap(),
+                v6_only: false,
+                netns: 1,
+                state: PortState::Listening,
+                holder: Party { service, pid: 1, command: String::new() },
+                uid: 0,
+                since_seconds: None,
+                sockets: 1,
+                backlog: first.length,
+                max_backlog: first.limit,
+                unverified_user: None,
+            };
+            view.add_socket(second);
+            let shown = queue(view.backlog, view.max_backlog);
+            assert_eq!((view.sockets, shown), (2, expected), "{first:?} {second:?}");
+        };
+        check(queue(0, 100), queue(4, 3), queue(4, 3));
+        check(queue(4, 3), queue(90, 100), queue(4, 3));
+        check(queue(1, 4096), queue(1, 8), queue(1, 8));
+    }
 
     #[test]
     fn addresses_overlap_as_in_the_kernel() {

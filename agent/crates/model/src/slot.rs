@@ -21,7 +21,7 @@ use super::deduplication::Deduplication;
 use super::delta::{Delta, EdgeId, Growth, Renamed};
 use super::reclaim::Lifecycle;
 use super::service::{Entity, Service, Source};
-use super::snapshot::EdgeLabels;
+use super::snapshot::{EdgeLabels, Role};
 use agent_common::drained::Edge;
 
 /// What is counted waits for a stable name at most so long, seconds.
@@ -38,6 +38,9 @@ pub struct Naming {
     pub server: Entity,
     /// Whether a better name is not to be expected in the next seconds.
     pub stable: bool,
+    /// Whether the network namespace of the near end has ended and its number is another's: what is
+    /// found at the far end now is not what was there.
+    pub keeps_far: bool,
 }
 
 /// A slot in use.
@@ -94,13 +97,14 @@ enum Verdict {
 impl From<EdgeLabels> for Naming {
     /// Stable, and nothing is known but the labels.
     fn from(labels: EdgeLabels) -> Self {
-        Self { labels, client: Entity::UNKNOWN, server: Entity::UNKNOWN, stable: true }
+        let (client, server) = (Entity::UNKNOWN, Entity::UNKNOWN);
+        Self { labels, client, server, stable: true, keeps_far: false }
     }
 }
 
 impl Slot {
     pub(super) fn new(edge: &Edge, naming: Naming, now: u64) -> Self {
-        let Naming { labels, client, server, stable } = naming;
+        let Naming { labels, client, server, stable, keeps_far: _ } = naming;
         Self {
             born_us: edge.born_us,
             labels: Arc::new(labels),
@@ -125,7 +129,8 @@ impl Slot {
 
     /// Takes in how the edge is called now; returns what is new, if anything is.
     pub(super) fn update(&mut self, naming: Naming, now: u64) -> Option<News> {
-        let Naming { labels, client, server, stable } = naming;
+        let naming = if naming.keeps_far { self.with_own_far_end(naming) } else { naming };
+        let Naming { labels, client, server, stable, keeps_far: _ } = naming;
         let EdgeLabels {
             client: client_name,
             server: server_name,
@@ -189,6 +194,17 @@ impl Slot {
             renamed: from.filter(|_| is_renamed).map(|from| Renamed { from, is_another }),
             before: grown.before,
         })
+    }
+
+    fn with_own_far_end(&self, mut naming: Naming) -> Naming {
+        let Naming { labels, client, server, .. } = &mut naming;
+        if labels.role == Role::Client {
+            (labels.server, *server) = (self.labels.server.clone(), self.server);
+        } else {
+            (labels.client, *client) = (self.labels.client.clone(), self.client);
+        }
+        labels.virtual_service.clone_from(&self.labels.virtual_service);
+        naming
     }
 
     /// Finds out which side counts and evaluates its connections; returns whether that is new.

@@ -84,7 +84,7 @@ An exchange that is open when its connection ends: the client has sent, and noth
 * **A late response**: if the client gave up and the server answers later, the server's side counts a request, with its duration, and an unanswered one, because the client's kernel rejects the response.
 * **A stuck server** that keeps its side open (CLOSE_WAIT) counts five seconds after the client gave up; a response after that is not a request any more.
 * **Not seen**: requests behind the first on one connection, a request in the SYN (TCP Fast Open), one whose client closes its half at once and is never answered, streams of HTTP/2 that are cancelled, a server that says goodbye without an answer (the TLS alert of a server is taken for a response), and anything without request timing (`--no-requests`).
-* **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL).
+* **No fault, but counted**: protocols in which the server acknowledges by closing (cancel requests of PostgreSQL); a client that sends and closes its half at once, if its data arrives just before a server closes its own half without a word.
 * **`cause`** is `stopping` if the server was stopping, else `other`.
 
 ## What `stopping` is
@@ -113,7 +113,7 @@ Failures of a server whose listening socket has just ended: a rollout that cuts 
 
 Nothing has arrived or was sent for at least half a second, and no response is due. Idle times show keep-alive timeouts before they do harm: a server that closes connections after as short a time as a client goes on using them will reset a request sooner or later.
 
-* **Closed** (`portolan_tcp_idle_close_seconds`): an end began to close (FIN) a connection that was idle. `closed_by` says which; the time is that end's keep-alive timeout, or pool timeout, plus what its timer was late. A last message right before (TLS `close_notify`, Terminate of PostgreSQL, `QUIT`) does not end the idle time. A program that ends closes its idle connections as well, after any time. Resets are not counted.
+* **Closed** (`portolan_tcp_idle_close_seconds`): an end began to close (FIN) a connection that was idle. `closed_by` says which; the time is that end's keep-alive timeout, or pool timeout, plus what its timer was late. A last message right before (TLS `close_notify`, Terminate of PostgreSQL, `QUIT`) does not end the idle time. What a server closes while it is [stopping](#what-stopping-is) is not counted; a client, or one of several workers, that ends closes its idle connections as well, after any time. Resets are not counted.
 * **Used again** (`portolan_tcp_idle_reuse_seconds`): a request came after a pause, and got a response.
 * **A request in parts**: a pause of half a second or more within a request counts on the client's side as one before it, since latency begins with the last part there.
 * **Not known**: how long a pre-existing connection was idle before anything was seen of it; anything without request timing (`--no-requests`).

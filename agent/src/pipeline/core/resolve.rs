@@ -2,7 +2,7 @@
 
 use agent_common::address::owner_of;
 use agent_common::drained::Edge;
-use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
+use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_SERVER};
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::UnsentRow;
 
@@ -10,7 +10,7 @@ use super::{ADDRESSES_EVERY_US, ADDRESSES_SHARE, ADDRESSES_SOONEST_US, Core, Mou
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::{accepting, local};
 use crate::pipeline::ports::Known;
-use discovery::{Arrival, Client, Namespaces};
+use discovery::{Arrival, Client, Ended, Namespaces};
 use hashbrown::HashSet;
 use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
@@ -41,6 +41,9 @@ impl<K: Kernel> Core<K> {
         self.names.set_inventories(inventories, expecting);
         self.names.set_connection_lists(self.sources.connection_lists());
         self.look_for_addresses(now.us);
+        for owner in self.returned.find(drained, &self.listeners, self.names.past()) {
+            self.names.enter(owner);
+        }
         self.names.set_ports(&self.listeners);
         self.names.learn_dns_answers(&drained.answers, drained.malformed_answers, now.us);
         let Self { names, owners, listeners, ports, host, .. } = self;
@@ -52,9 +55,12 @@ impl<K: Kernel> Core<K> {
             .iter()
             .filter_map(|record| Some((*record, accepting(names, owners, record, now.us)?)))
             .collect();
+        // What was seen from a namespace that has ended does not hold in the next one.
+        let past = names.past().clone();
         let mut owner = |index: u32| local(names, owners, index, now.us);
         let is_client = |edge: &&Edge| edge.key.role == ROLE_CLIENT && !edge.is_overflow();
         let edges = drained.edges.iter().filter(is_client);
+        let edges = edges.filter(|edge| !past.contains(&edge.key.owner));
         let edges = edges.map(|edge| (edge.key.owner, edge.key.remote, edge.key.port));
         let unsent = drained.unsent.iter().filter(|row| row.slot >= UnsentRow::RESERVED);
         let unsent = unsent.map(|row| (row.row.key.owner, row.row.key.remote, row.row.key.port));
@@ -66,8 +72,30 @@ impl<K: Kernel> Core<K> {
             found: owner(index),
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
-        let arrivals: Vec<_> =
-            drained.edges.iter().filter_map(|edge| arrivals(owners, edge)).flatten().collect();
+        let arrivals: Vec<_> = drained
+            .edges
+            .iter()
+            .filter_map(|edge| arrivals(owners, &past, edge))
+            .flatten()
+            .collect();
+        let is_listening: HashSet<(u32, u16)> =
+            listeners.iter().map(|record| (record.owner, record.port)).collect();
+        let ended = |edge: &Edge| {
+            let EdgeKey { owner: server, port, role, remote, .. } = edge.key;
+            let client =
+                owner_of(&remote).filter(|_| role == ROLE_SERVER && !edge.is_overflow())?;
+            let is_there =
+                is_listening.contains(&(server, port)) || names.acceptor(server, port).is_some();
+            (!is_there).then(|| Ended {
+                client,
+                address: edge.local,
+                port,
+                owner: server,
+                server: local(names, owners, server, now.us),
+            })
+        };
+        let ended: Vec<_> = drained.edges.iter().filter_map(ended).collect();
+        names.set_ended(ended);
         names.set_listeners(&listening);
         names.set_arrivals(&arrivals);
         let lacks_row = |edge: &Edge| {
@@ -80,7 +108,7 @@ impl<K: Kernel> Core<K> {
 
     /// Has addresses looked for when it is time, and takes in what was found.
     fn look_for_addresses(&mut self, now_us: u64) {
-        self.take_survey(now_us);
+        self.take_survey();
         // Who is met for the first time may be in a namespace that has the number of another one.
         let is_known = self.surveyed_us.is_none_or(|at| self.met_us <= at);
         let is_soon = self.has_unknown_namespaces() || !is_known;
@@ -98,7 +126,7 @@ impl<K: Kernel> Core<K> {
             }
             self.surveyed_namespaces = self.owners.namespaces().collect();
             self.surveying = Some(self.host.addresses(&self.addresses, mounts));
-            self.take_survey(now_us);
+            self.take_survey();
         }
         // They are looked for by the next collection at the latest.
         self.names.set_unknown_namespaces(self.has_unknown_namespaces());
@@ -110,7 +138,7 @@ impl<K: Kernel> Core<K> {
             || self.owners.namespaces().any(|netns| !self.known_namespaces.contains(&netns))
     }
 
-    fn take_survey(&mut self, now_us: u64) {
+    fn take_survey(&mut self) {
         let Some(answer) = self.surveying.as_ref().and_then(Pending::take) else { return };
         self.surveying = None;
         if self.mounts == Mounts::Looking {
@@ -121,7 +149,7 @@ impl<K: Kernel> Core<K> {
                 self.surveyed_us = Some(self.asked_us);
                 self.looked_us = self.asked_us;
                 self.look_cost_us = survey.cost.as_micros() as u64;
-                self.take_addresses(&survey, now_us);
+                self.take_addresses(&survey);
             }
             Ok(None) => {}
             Err(error) => {
@@ -131,7 +159,7 @@ impl<K: Kernel> Core<K> {
     }
 
     /// Takes in what namespaces there are.
-    pub(super) fn take_addresses(&mut self, survey: &Survey, now_us: u64) {
+    pub(super) fn take_addresses(&mut self, survey: &Survey) {
         self.known_namespaces = survey.namespaces.iter().map(|namespace| namespace.inode).collect();
         // A namespace that cannot be found stays a stranger; do not look for it every second.
         self.known_namespaces.extend(self.surveyed_namespaces.drain(..));
@@ -150,7 +178,6 @@ impl<K: Kernel> Core<K> {
             cookies: Some(&survey.cookies),
             listed,
             began_us: self.surveyed_us.unwrap_or_default(),
-            now_us,
         });
         // A process that may make a namespace can have any address there.
         let is_of_host = |held: &&Held| held.reach == Reach::Host;
@@ -163,11 +190,14 @@ impl<K: Kernel> Core<K> {
 
 /// What a server's edge shows of the addresses of both ends, if its client is an owner of another
 /// namespace of this host.
-fn arrivals(owners: &Owners, edge: &Edge) -> Option<[Arrival; 2]> {
+fn arrivals(owners: &Owners, past: &HashSet<u32>, edge: &Edge) -> Option<[Arrival; 2]> {
     if edge.key.role != ROLE_SERVER || edge.is_overflow() {
         return None;
     }
     let rows = [owner_of(&edge.key.remote)?, edge.key.owner];
+    if rows.iter().any(|row| past.contains(row)) {
+        return None;
+    }
     let [client, server] = rows.map(|row| owners.netns(row));
     let is_known = client != 0 && server != 0 && client != server;
     is_known.then_some([

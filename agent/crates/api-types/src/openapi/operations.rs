@@ -230,7 +230,7 @@ pub const OPERATIONS: &[Operation] = &[
     get(
         "/api/v1/timeouts",
         "timeouts",
-        "After how long idle connections are closed and are still used, since the agent started by default",
+        "After how long idle connections are closed and are still used, in the last five minutes by default",
         Shape::of::<Timeouts>(),
     )
     .with(&[WINDOW, SERVICES]),

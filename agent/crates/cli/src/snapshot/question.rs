@@ -197,7 +197,8 @@ impl Query {
                 }
             }
             "/api/v1/timeouts" => {
-                let stored = format!("{route}?window={}", self.window_or(Start)?);
+                let window = self.window_or(Last(WindowChoice::LONGEST_SECONDS))?;
+                let stored = format!("{route}?window={window}");
                 let services = names(&self.service.take().unwrap_or_default());
                 Question { stored, wanted: Wanted::Timeouts { services } }
             }

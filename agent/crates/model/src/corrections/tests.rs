@@ -82,6 +82,24 @@ fn failures_while_the_server_stops_are_moved_and_those_before_and_after_are_not(
 }
 
 #[test]
+fn idle_connections_that_a_server_closes_because_it_stops_show_no_timeout_of_it() {
+    let mut world = World::default();
+    let mut expected = EdgeCounters::ZERO;
+    for (is_stopping, ms) in [(false, 5_000), (true, 3_900), (true, 700), (false, 5_003)] {
+        for counters in [&mut world.1, &mut expected] {
+            counters.idle_closed_by_client_ms.observe(ms);
+            counters.idle_reuse_ms.observe(ms);
+        }
+        world.1.idle_closed_by_server_ms.observe(ms);
+        if !is_stopping {
+            expected.idle_closed_by_server_ms.observe(ms);
+        }
+        let seen = world.collect(None, is_stopping);
+        assert_eq!(seen, expected, "{ms}");
+    }
+}
+
+#[test]
 fn an_edge_without_corrections_is_handed_on_as_it_is() {
     let mut corrections = Corrections::default();
     let mut edges = [edge(1, &EdgeCounters { opened: 3, closed: 1, ..EdgeCounters::ZERO })];

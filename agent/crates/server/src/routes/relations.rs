@@ -84,7 +84,8 @@ async fn timeouts(
     wanted: Result<Query<Wanted>, QueryRejection>,
 ) -> Result<Json<Timeouts>, Failure> {
     let wanted = Wanted::read(wanted)?;
-    let window = wanted.window.unwrap_or(WindowChoice::Start);
+    // Since the start a timeout that was changed would be there for ever.
+    let window = wanted.window.unwrap_or(WindowChoice::Last(WindowChoice::LONGEST_SECONDS));
     let snapshot = api.source.fresh().await?;
     Ok(Json(convert::timeouts(&snapshot, window, &wanted.services())))
 }

@@ -31,7 +31,14 @@ impl Host for Fake {
                 reach: Reach::Host,
             })
             .collect();
-        self.world().ask(|_| Ok(Some(Survey { addresses, ..Survey::default() })))
+        self.world().ask(|world| {
+            let namespaces = &world.namespaces;
+            let of = |(netns, (_, name)): (&u32, &(u64, String))| (*netns, name.clone());
+            let names = namespaces.iter().map(of).collect();
+            let cookies = namespaces.iter().map(|(netns, (cookie, _))| (*netns, *cookie)).collect();
+            let host = (!namespaces.is_empty()).then_some(1);
+            Ok(Some(Survey { addresses, host, names, cookies, ..Survey::default() }))
+        })
     }
 
     fn listen_drops(&self, netns: u32, _tgid: u32) -> Pending<Option<u64>> {

@@ -12,7 +12,9 @@ use agent_common::attempt::{
 use agent_common::counters::EdgeCounters;
 use agent_common::decode::Event;
 use agent_common::decode::dns::{Answer, Resolution};
-use agent_common::edge::{CONNECT_OK, CONNECT_REFUSED, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT};
+use agent_common::edge::{
+    CONNECT_OK, CONNECT_REFUSED, EdgeKey, FIRST_FREE_SLOT, ROLE_CLIENT, ROLE_SERVER,
+};
 use agent_common::ledger::{
     BIND, CONNECTION, EDGE, EVENT, Ledger, NO_OWNER, NO_SLOT, OWNER, REQUEST, RESET, RING_FULL,
     SOCKET,
@@ -59,6 +61,9 @@ pub(in crate::pipeline::simulation) struct World {
     pub(in crate::pipeline::simulation) answers_at_once: bool,
     /// Whether slots of edges were given back since this was last looked at.
     pub(in crate::pipeline::simulation) has_freed: bool,
+    /// Network namespaces by their numbers: the cookie of the one that has it now, and its name. Empty:
+    /// namespaces cannot be told apart.
+    pub(super) namespaces: BTreeMap<u32, (u64, String)>,
     /// Ends of pipes that must stay open.
     pub(super) silence: Vec<io::PipeWriter>,
 }
@@ -122,6 +127,7 @@ impl World {
             questions: Vec::new(),
             answers_at_once: true,
             has_freed: false,
+            namespaces: BTreeMap::new(),
             silence: Vec::new(),
         }
     }
@@ -216,6 +222,25 @@ impl World {
                 elapsed_us: 1,
             });
         }
+    }
+
+    /// A program accepts a connection of another program of this host.
+    pub(in crate::pipeline::simulation) fn accept(&mut self, program: u32, from: u32) {
+        let (owner, client) = (self.owner(program), self.owner(from));
+        let remote = address::from_owner(client, &address_of(program), &address_of(from));
+        let key = EdgeKey { owner, port: PORT, role: ROLE_SERVER, zero: 0, remote };
+        self.count(key, |counters| {
+            counters.connects[usize::from(CONNECT_OK)] += 1;
+            counters.opened += 1;
+        });
+        self.ledger.seen[CONNECTION] += 1;
+        self.ledger.seen[SOCKET] += 1;
+    }
+
+    /// A network namespace with this name gets the number of the one that a program was in.
+    pub(in crate::pipeline::simulation) fn make_namespace(&mut self, program: u32, name: &str) {
+        let cookie = 1 + self.namespaces.values().map(|(cookie, _)| *cookie).max().unwrap_or(0);
+        self.namespaces.insert(100 + program, (cookie, name.to_owned()));
     }
 
     /// The kernel refuses to connect before a SYN.
