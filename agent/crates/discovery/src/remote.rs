@@ -165,8 +165,9 @@ impl Remotes {
             if self.ended.len() >= MAX_ENTRIES {
                 break;
             }
-            let is_same =
-                |one: &Found| one.service.is_called_as(&server.service) && one.entity == server.entity;
+            let is_same = |one: &Found| {
+                one.service.is_called_as(&server.service) && one.entity == server.entity
+            };
             match self.ended.get_mut(&(client, address, port)) {
                 Some(known) => *known = known.take().filter(is_same),
                 None => drop(self.ended.insert((client, address, port), Some(server))),

@@ -273,7 +273,7 @@ async fn an_edge_has_everything_in_base_units() {
         "retransmits_by_phase": {"syn": 1, "established": 2}, "timeouts": 2, "dsacks": 1,
         "limited_seconds": {"receive_window": 1.25, "send_buffer": 0.04},
         "receive_queue_bytes": 4096, "send_queue_bytes": 120, "close_wait": 3,
-        "other_side": false,
+        "operations": {}, "operations_unanswered": {}, "other_side": false,
         "dns": {"A": {"NOERROR": 1}, "AAAA": {"NXDOMAIN": 1}},
         "dns_lookup": {"count": 1, "sum_seconds": 0.0015, "p50_seconds": 0.001_25, "p99_seconds": 0.001_495},
         "responses": {}, "protocols": {},
