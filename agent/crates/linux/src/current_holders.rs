@@ -11,7 +11,6 @@ use agent_common::owner::OwnerKey;
 use hashbrown::{HashMap, HashSet};
 
 use crate::holders::{self, Holder, socket_inode};
-use crate::procfs::Stat;
 use crate::{diag, inspection, namespaces};
 
 /// Command names of programs that open sockets for others: they keep them, or become those.
@@ -29,8 +28,6 @@ const ACTIVATORS: [&str; 9] = [
 /// What the title of another begins with, of which the command name has the first bytes: PM2's
 /// daemon, which accepts connections for the applications in cluster mode and passes them on.
 const TITLES: [&[u8]; 1] = [b"PM2 v"];
-/// So many bytes of a program's file name are its command name.
-const COMMAND_BYTES: usize = 15;
 /// The first process.
 const INIT: u32 = 1;
 
@@ -48,8 +45,7 @@ pub struct Bound {
 /// Who holds a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holding {
-    /// The process that bound it, by the program that it was then, or one that it has started and that
-    /// has not begun its program yet.
+    /// The process that bound it, or one that it has started and that has not begun its program yet.
     Binder,
     /// Another one, or what that one has become.
     Other(Box<Holder>),
@@ -77,8 +73,7 @@ pub fn find(bound: &[Bound]) -> HashMap<u32, Holding> {
             if is_seen && inodes.contains(&one.inode) {
                 wanted.insert(one.inode, *one);
             } else {
-                let holding = if is_seen { holding_of(one) } else { Holding::Binder };
-                found.entry(one.inode).or_insert(holding);
+                found.entry(one.inode).or_insert(Holding::Binder);
             }
         }
     }
@@ -153,32 +148,6 @@ fn take_held(tgid: u32, inodes: &mut HashSet<u32>) -> bool {
     true
 }
 
-/// As what a process has a socket that it bound: it may have executed another program since.
-fn holding_of(one: &Bound) -> Holding {
-    let is_another = |holder: &Holder| {
-        let argv = holder.read_arguments();
-        argv.is_ok_and(|argv| is_program_of(&holder.owner.comm, &argv))
-    };
-    match Stat::read(one.tgid) {
-        Ok(stat) if stat.comm != one.command && one.command != [0; 16] => {
-            let holder = holders::of(one.tgid).filter(is_another);
-            holder.map_or(Holding::Binder, |holder| Holding::Other(Box::new(holder)))
-        }
-        _ => Holding::Binder,
-    }
-}
-
-/// Whether a command name is that of the executed program or script: a thread can give itself any other
-/// one, as the main thread of Node.js does.
-fn is_program_of(command: &[u8; 16], argv: &[u8]) -> bool {
-    let end = command.iter().position(|byte| *byte == 0).unwrap_or(command.len());
-    let command = command.get(..end).unwrap_or_default();
-    argv.split(|byte| *byte == 0).take(2).any(|argument| {
-        let name = argument.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        !name.is_empty() && name.get(..name.len().min(COMMAND_BYTES)) == Some(command)
-    })
-}
-
 fn opens_for_others(bound: &Bound) -> bool {
     bound.tgid == INIT || is_activator(&bound.command)
 }
@@ -227,51 +196,6 @@ mod tests {
         command
     }
 
-    fn own_command() -> [u8; 16] {
-        let comm = fs::read("/proc/self/comm").unwrap();
-        command(std::str::from_utf8(comm.trim_ascii_end()).unwrap())
-    }
-
-    #[test]
-    fn a_process_that_has_executed_another_program_holds_its_socket_as_that() {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let socket = inode(&listener);
-        let mut child = heir(&listener);
-        let began = std::time::Instant::now();
-        let find = |command: [u8; 16]| {
-            find(&[Bound { tgid: child.id(), command, inode: socket }]).remove(&socket)
-        };
-        // It was a copy of this process first.
-        let mut after = find(command("bash"));
-        while !matches!(&after, Some(Holding::Other(holder)) if holder.owner.comm == command("sleep"))
-            && began.elapsed() < std::time::Duration::from_secs(5)
-        {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-            after = find(command("bash"));
-        }
-        let same = find(command("sleep"));
-        let expected = child.id();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let Some(Holding::Other(holder)) = after else { panic!("{after:?}") };
-        assert_eq!((holder.tgid, holder.owner.comm), (expected, command("sleep")));
-        assert_eq!(same, Some(Holding::Binder));
-    }
-
-    #[test]
-    fn a_command_name_that_no_file_has_shows_no_other_program() {
-        let check = |name: &str, argv: &str, expected| {
-            assert_eq!(is_program_of(&command(name), argv.as_bytes()), expected, "{name} {argv}");
-        };
-        check("sleep", "sleep\0a\0", true);
-        check("python3", "/usr/bin/python3\0app.py\0", true);
-        check("start.sh", "/bin/sh\0./start.sh\0", true);
-        check("a-server-with-a", "/opt/a-server-with-a-long-name\0", true);
-        check("MainThread", "node\0server.js\0", false);
-        check("worker", "server\0--name\0worker\0", false);
-        check("", "\0", false);
-    }
-
     /// A child that has the socket as its standard input.
     fn heir(listener: &TcpListener) -> Child {
         let inherited = Stdio::from(OwnedFd::from(listener.try_clone().unwrap()));
@@ -283,7 +207,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = inode(&listener);
         let mut child = heir(&listener);
-        let bound = [Bound { tgid: std::process::id(), command: own_command(), inode: socket }];
+        let bound = [Bound { tgid: std::process::id(), command: command("one"), inode: socket }];
         let before = find(&bound);
         drop(listener);
         let after = find(&bound);
@@ -320,7 +244,8 @@ mod tests {
     fn a_socket_of_an_activator_is_that_of_the_service_once_it_runs() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let socket = inode(&listener);
-        let own = own_command();
+        let comm = fs::read("/proc/self/comm").unwrap();
+        let own = command(std::str::from_utf8(comm.trim_ascii_end()).unwrap());
         let bound = |command| [Bound { tgid: std::process::id(), command, inode: socket }];
         // It became another program itself.
         let found = find(&bound(command("systemd-socket-")));

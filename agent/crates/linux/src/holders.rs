@@ -104,11 +104,6 @@ pub fn find_last(
     (search.describe(&mut problems), problems)
 }
 
-/// A process as a holder, without its arguments, if it is there.
-pub fn of(tgid: u32) -> Option<Holder> {
-    holder(tgid, &mut Cgroups::find(&mut Vec::new()))
-}
-
 /// Cgroup ids of processes, each path resolved once.
 struct Cgroups {
     hierarchy: Option<Hierarchy>,
