@@ -72,7 +72,7 @@ use linux::executable::Executable;
 use linux::probes::Probes;
 use owners::Named;
 use processes::Processes;
-pub use remote::{Arrival, Client, Ended};
+pub use remote::{Arrival, Client};
 use rules::Rules;
 pub use scopes::Namespaces;
 use scopes::{Scope, Scopes};
@@ -225,12 +225,6 @@ impl Names {
     /// after [`Self::set_addresses`].
     pub fn set_arrivals(&mut self, arrivals: &[Arrival]) {
         self.remotes.set_arrivals(arrivals);
-    }
-
-    /// Servers that have accepted connections of clients of this host and listen no more: a short-lived
-    /// one may have begun and ended between two collections.
-    pub fn set_ended(&mut self, ended: impl IntoIterator<Item = Ended>) {
-        self.remotes.set_ended(ended);
     }
 
     /// Whether network namespaces may have come and gone since the last [`Names::set_namespaces`].

@@ -17,11 +17,6 @@ pub(super) struct Listener {
     stable: bool,
 }
 
-/// Who listens, by the row of the owner.
-pub(super) const fn entity(owner: u32) -> Entity {
-    Entity(owner as u64 + 1)
-}
-
 impl Listener {
     pub(super) fn new(record: &ListenerRecord, owner: &Found) -> Self {
         let is_v6 = i32::from(record.family) == libc::AF_INET6;
@@ -29,7 +24,7 @@ impl Listener {
             address: record.address,
             accepts_v4: !is_v6 || record.v6_only == 0,
             accepts_v6: is_v6,
-            entity: entity(record.owner),
+            entity: Entity(u64::from(record.owner) + 1),
             service: owner.service.clone(),
             stable: owner.stable,
         }

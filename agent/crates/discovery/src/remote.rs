@@ -29,7 +29,7 @@ use hashbrown::HashMap;
 
 use super::found::Found;
 use super::inventory::Inventory;
-use super::listener::{self, Listener};
+use super::listener::Listener;
 use super::resolved::Resolved;
 use super::rules::Rules;
 use super::translated::Translated;
@@ -56,28 +56,10 @@ const MAX_ENTRIES: usize = 65_536;
 /// Default limit of peers that are named by their address or by a name from DNS.
 pub const MAX_ADDRESSES: usize = 4096;
 
-/// A server of this host that listens no more, and a client whose connections it accepted.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// Row of the client's owner.
-    pub client: u32,
-    /// Where the client had connected to.
-    pub address: Address,
-    /// The port there.
-    pub port: u16,
-    /// Row of the server's owner.
-    pub owner: u32,
-    /// The server's name.
-    pub server: Found,
-}
-
 /// This host's listeners, addresses and clients.
 pub(super) struct Remotes {
     listeners: HashMap<(u32, u16), Vec<Listener>>,
     addresses: Addresses,
-    /// Who accepted the connections of a client at an address and port and listens no more; `None`:
-    /// several did.
-    ended: HashMap<(u32, Address, u16), Option<Found>>,
     clients: ClientTable,
     /// Where translated connections went.
     translated: Translated,
@@ -105,7 +87,6 @@ impl Remotes {
         Self {
             listeners: HashMap::new(),
             addresses: Addresses::default(),
-            ended: HashMap::new(),
             clients: ClientTable::default(),
             translated: Translated::default(),
             asked: HashMap::new(),
@@ -156,23 +137,6 @@ impl Remotes {
         now_us: u64,
     ) {
         self.resolved.learn(answers, malformed, now_us);
-    }
-
-    pub(super) fn set_ended(&mut self, ended: impl IntoIterator<Item = Ended>) {
-        self.ended.clear();
-        for Ended { client, address, port, owner, server } in ended {
-            let server = Found { entity: listener::entity(owner), ..server };
-            if self.ended.len() >= MAX_ENTRIES {
-                break;
-            }
-            let is_same = |one: &Found| {
-                one.service.is_called_as(&server.service) && one.entity == server.entity
-            };
-            match self.ended.get_mut(&(client, address, port)) {
-                Some(known) => *known = known.take().filter(is_same),
-                None => drop(self.ended.insert((client, address, port), Some(server))),
-            }
-        }
     }
 
     pub(super) fn set_arrivals(&mut self, arrivals: &[Arrival]) {

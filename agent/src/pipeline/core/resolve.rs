@@ -2,7 +2,7 @@
 
 use agent_common::address::owner_of;
 use agent_common::drained::Edge;
-use agent_common::edge::{EdgeKey, ROLE_CLIENT, ROLE_SERVER};
+use agent_common::edge::{ROLE_CLIENT, ROLE_SERVER};
 use agent_common::slot_table::SlotRow as _;
 use agent_common::unsent::UnsentRow;
 
@@ -10,7 +10,7 @@ use super::{ADDRESSES_EVERY_US, ADDRESSES_SHARE, ADDRESSES_SOONEST_US, Core, Mou
 use crate::pipeline::kernel::Kernel;
 use crate::pipeline::labels::{accepting, local};
 use crate::pipeline::ports::Known;
-use discovery::{Arrival, Client, Ended, Namespaces};
+use discovery::{Arrival, Client, Namespaces};
 use hashbrown::HashSet;
 use linux::addresses::{Held, Reach};
 use linux::existing::Survey;
@@ -72,30 +72,8 @@ impl<K: Kernel> Core<K> {
             found: owner(index),
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
-        let arrivals: Vec<_> = drained
-            .edges
-            .iter()
-            .filter_map(|edge| arrivals(owners, &past, edge))
-            .flatten()
-            .collect();
-        let is_listening: HashSet<(u32, u16)> =
-            listeners.iter().map(|record| (record.owner, record.port)).collect();
-        let ended = |edge: &Edge| {
-            let EdgeKey { owner: server, port, role, remote, .. } = edge.key;
-            let client =
-                owner_of(&remote).filter(|_| role == ROLE_SERVER && !edge.is_overflow())?;
-            let is_there =
-                is_listening.contains(&(server, port)) || names.acceptor(server, port).is_some();
-            (!is_there).then(|| Ended {
-                client,
-                address: edge.local,
-                port,
-                owner: server,
-                server: local(names, owners, server, now.us),
-            })
-        };
-        let ended: Vec<_> = drained.edges.iter().filter_map(ended).collect();
-        names.set_ended(ended);
+        let arrivals: Vec<_> =
+            drained.edges.iter().filter_map(|edge| arrivals(owners, edge)).flatten().collect();
         names.set_listeners(&listening);
         names.set_arrivals(&arrivals);
         let lacks_row = |edge: &Edge| {

@@ -78,13 +78,3 @@ fn the_far_end_of_an_edge_stays_what_it_was_when_another_one_has_the_number_of_i
     let expected = BTreeMap::from([("host-1.example".to_owned(), 1), ("program1".to_owned(), 1)]);
     assert_eq!(servers(&mut agent), expected);
 }
-
-#[test]
-fn a_server_that_has_ended_before_the_tables_are_read_names_both_sides_of_its_connections() {
-    let bench = Bench::new();
-    let mut agent = bench.agent(Fake::new(World::new(8, 8)));
-    agent.world().connect(0, 1, true);
-    agent.world().accept(1, 0);
-    agent.scrape(1);
-    assert_eq!(agent.finish().servers(), BTreeMap::from([("program1".to_owned(), 2)]));
-}

@@ -66,14 +66,9 @@ impl Remotes {
             let found = self.unknown_peer(Some(netns), remote, port, rules);
             return Found { entity: Entity::SEVERAL, ..found };
         }
-        if let Some(found) = self.direct(netns, remote, port, rules, inventories) {
-            return found;
-        }
-        match self.ended.get(&(key.owner, remote, port)) {
-            Some(Some(found)) => {
-                Found { entity: found.entity, ..found_by(found, Source::Listener) }
-            }
-            _ => self.unknown_peer(Some(netns), remote, port, rules),
+        match self.direct(netns, remote, port, rules, inventories) {
+            Some(found) => found,
+            None => self.unknown_peer(Some(netns), remote, port, rules),
         }
     }
 

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use agent_common::address::{self, Address};
+use agent_common::address;
 use agent_common::attempt::AttemptKey;
 use agent_common::drained::{Edge, Table};
-use agent_common::edge::{EdgeKey, ROLE_SERVER};
+use agent_common::edge::EdgeKey;
 use agent_common::listener::ListenerKey;
 use agent_common::owner::{OwnerKey, OwnerRow};
 use agent_common::slot_table::Reclaim;
@@ -21,8 +21,8 @@ use model::enforcement::Verdicts;
 use model::snapshot::{Disabled, HookView, MapView};
 
 use super::Fake;
-use super::slots::{Slots, rows};
-use super::world::{EdgeSlot, World, address_of};
+use super::slots::rows;
+use super::world::{EdgeSlot, World};
 use crate::pipeline::kernel::Kernel;
 
 impl Kernel for Fake {
@@ -42,7 +42,7 @@ impl Kernel for Fake {
                     table: Table::Edges,
                     slot: *slot,
                     key: *key,
-                    local: local(owners, key),
+                    local: address::UNSPECIFIED,
                     remote: key.remote,
                     born_us: *born_us,
                     counters: Arc::new(counters.clone()),
@@ -165,13 +165,5 @@ impl Kernel for Fake {
         let (calls, silence) = io::pipe()?;
         self.world().silence.push(silence);
         Ok(calls.into())
-    }
-}
-
-/// The address that a server was reached at.
-fn local(owners: &Slots<OwnerKey, OwnerRow>, key: &EdgeKey) -> Address {
-    match owners.rows.get(&key.owner).filter(|_| key.role == ROLE_SERVER) {
-        Some(owner) => address_of(owner.key.netns - 100),
-        None => address::UNSPECIFIED,
     }
 }
