@@ -362,34 +362,3 @@ fn an_address_that_several_namespaces_have_is_another_place_for_each_that_reache
     check(BLUE, "10.84.0.3", "/10.84.0.3");
     check(BLUE, "10.84.0.4", "/10.84.0.4");
 }
-
-#[test]
-fn a_server_that_listens_no_more_is_called_what_accepted_the_connections_if_that_was_one() {
-    let mut host = Host::new(&[]);
-    let mut row = host.row("client", "elsewhere");
-    list_namespaces(&mut host.names, &[(BLUE, "blue")]);
-    row.key.netns = BLUE;
-    host.names.owner(7, &row, 0);
-    let remote = address::from_ip("127.0.0.1".parse().unwrap());
-    let role = agent_common::edge::ROLE_CLIENT;
-    let key = EdgeKey { owner: 7, port: 80, role, zero: 0, remote };
-    let server = |owner: u32, name: &str| Ended {
-        client: 7,
-        address: remote,
-        port: 80,
-        owner,
-        server: Found::new(Service::new(name, Source::Process).within("netns-blue")),
-    };
-    let mut check = |ended: &[Ended], expected: (&str, Source)| {
-        host.names.set_ended(ended.iter().cloned());
-        let service = host.names.remote(BLUE, &key, false).service;
-        assert_eq!((&*service.name, service.source), expected);
-        assert_eq!(&*service.namespace, "netns-blue");
-    };
-    let unknown = ("127.0.0.1", Source::Address);
-    check(&[], unknown);
-    check(&[server(8, "web")], ("web", Source::Listener));
-    check(&[server(8, "web"), server(9, "api")], unknown);
-    check(&[server(8, "web"), server(8, "web")], ("web", Source::Listener));
-    check(&[Ended { client: 6, ..server(8, "web") }], unknown);
-}

@@ -72,8 +72,12 @@ impl<K: Kernel> Core<K> {
             found: owner(index),
         };
         let clients: Vec<_> = edges.chain(unsent).map(client).collect();
-        let arrivals: Vec<_> =
-            drained.edges.iter().filter_map(|edge| arrivals(owners, edge)).flatten().collect();
+        let arrivals: Vec<_> = drained
+            .edges
+            .iter()
+            .filter_map(|edge| arrivals(owners, &past, edge))
+            .flatten()
+            .collect();
         names.set_listeners(&listening);
         names.set_arrivals(&arrivals);
         let lacks_row = |edge: &Edge| {
