@@ -6,9 +6,11 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use agent_common::ledger::OPERATION;
 use agent_common::protocol::http1::METHOD_NAMES;
+use loader::drain::Drained;
 use loader::later::WALKS;
 use loader::load::{Kernel, Options};
 use tempfile::TempDir;
@@ -205,7 +207,7 @@ fn walk_in_sees_the_requests_of_one_cgroup_and_runs_for_no_other() {
     let runs = |walk| kernel.attacher.runs(walk).unwrap().count;
     assert_eq!(WALKS.map(runs), [0, 0], "of another cgroup no packet is looked at");
     exchanges(&inside);
-    let drained = kernel.drain.run(1 << 40).unwrap();
+    let drained = drain(&mut kernel);
     assert_eq!(drained.ledger.seen[OPERATION], 10);
     drop(link);
 }
@@ -218,7 +220,7 @@ fn walk_out_pairs_responses_with_requests() {
     let attach = |walk| kernel.attacher.attach_cgroup(walk, &cgroup.folder).unwrap();
     let links = WALKS.map(attach);
     exchanges(&cgroup.during(|| TcpListener::bind("127.0.0.1:0").unwrap()));
-    let drained = kernel.drain.run(1 << 40).unwrap();
+    let drained = drain(&mut kernel);
     let ledger = &drained.ledger;
     assert_eq!(ledger.lost[OPERATION].iter().sum::<u64>(), 0, "{ledger:?}");
     let answered = drained.edges.iter().flat_map(|edge| edge.counters.operations.answered());
@@ -428,6 +430,12 @@ fn a_service_without_a_cgroup_of_its_own_is_refused_with_the_reason() {
     assert!(agent.log().contains("are not counted: it runs in the root cgroup"), "{}", agent.log());
     drop(listener);
     agent.stop();
+}
+
+/// What was counted, when rows are old enough to be read.
+fn drain(kernel: &mut Kernel) -> Drained {
+    thread::sleep(Duration::from_millis(50));
+    kernel.drain.run(linux::clock::monotonic_us() * 1000).unwrap()
 }
 
 /// The kernel half with the programs that walk.
