@@ -51,7 +51,7 @@ pub(super) struct ServeArgs {
 
 fn allowed_host(text: &str) -> Result<AllowedHost, String> {
     text.parse().map_err(|()| {
-        format!("\"{text}\" is no host; write a name, *.example.com, or * for every name")
+        format!("\"{text}\" is not a host; write a name, *.example.com, or * for every name")
     })
 }
 

@@ -271,7 +271,7 @@ fn every_request_to_nginx_is_counted_as_its_access_log_has_it() {
     let counted = agent.ledger_adds_up();
     let counted = operations(&counted, port);
     let logged = nginx.stop();
-    // What is no request has no method.
+    // A line that is not a request has no method.
     let nonsense = Counts::from([("_OTHER 4xx".to_owned(), 1)]);
     let mut expected = logged;
     for (name, count) in nonsense {

@@ -46,7 +46,7 @@ pub const WAIT: u32 = 1;
 pub const FIRST: u32 = 2;
 /// The end of a head behind which the connection speaks another protocol.
 pub const LEFT: u32 = 3;
-/// It is no message.
+/// Not a message of HTTP/1.
 pub const UNFRAMED: u32 = 4;
 
 /// Takes the next piece of the window, of which `total` bytes are filled, at most [`WINDOW`]: how many

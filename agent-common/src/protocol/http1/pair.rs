@@ -9,7 +9,7 @@ use super::{OPEN, Place, Walk};
 const METHOD: u64 = 0xf;
 const TIME_SHIFT: u32 = 4;
 
-/// Notes an open request; `false` if there is no room for another one.
+/// Notes an open request; `false` if the ring is full.
 ///
 /// # Safety
 /// `walk` must be valid, and no one else push.

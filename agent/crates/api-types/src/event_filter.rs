@@ -1,4 +1,4 @@
-//! Which events: the parameters of `/api/v1/events`, for whoever has events.
+//! Which events: the parameters of `/api/v1/events`, shared by the server and the reader of snapshots.
 
 use super::{Event, Service, Timestamp};
 

@@ -204,7 +204,7 @@ impl Connection {
         }
     }
 
-    /// A client of a server that is no agent, with the credentials that were named for agents.
+    /// A client of a server other than an agent, with the credentials that were named for agents.
     pub(super) fn foreign(&self, url: &str) -> Result<Client, Error> {
         Client::for_url(url, &self.credentials())
     }

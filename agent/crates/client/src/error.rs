@@ -144,7 +144,7 @@ pub enum Error {
         /// The HTTP status.
         status: u16,
     },
-    /// A server that is no agent, as Prometheus, cannot be asked or has no answer; the message says
+    /// A server other than an agent, such as Prometheus, cannot be asked or has no answer; the message says
     /// which and why.
     #[error("{said}")]
     Foreign {

@@ -76,7 +76,7 @@ impl Client {
         self.exchange(Method::GET, path, String::new())
     }
 
-    /// The status and the body at `path` of a server that is no agent.
+    /// The status and the body at `path` of a server other than an agent.
     pub fn get_foreign(&self, path: &str) -> Result<(StatusCode, String), Error> {
         let Answer { status, is_json: _, body } =
             self.exchange_any(Method::GET, path, String::new())?;

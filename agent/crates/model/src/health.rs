@@ -98,7 +98,7 @@ impl Found<'_> {
         }
     }
 
-    /// What was met, without what is no service.
+    /// What was seen, services only.
     fn services(self) -> Vec<ServiceView> {
         let is_service = |view: &ServiceView| {
             !view.service.is_called_as(&Service::any()) && !view.service.is_loopback()

@@ -1,6 +1,6 @@
 //! Edges, services and the map at a moment, from the metrics that Prometheus has of agents.
 //!
-//! Whoever asks sends the [`queries`] and hands in the responses. What an edge counted in the window is
+//! The caller sends the [`queries`] and hands in the responses. What an edge counted in the window is
 //! the difference of samples ([`samples`]), put into the counters that the agent itself has
 //! ([`counters`]); names of causes, quantiles, health and the map are then made by the agent's code.
 //! Several agents are one here: an edge that two of them have is one row a side (decision 18).

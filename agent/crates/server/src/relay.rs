@@ -20,7 +20,7 @@ pub type Source = dyn Fn(&str) -> Result<String, Unanswered> + Send + Sync;
 /// Requests that are passed on at once; each may block a thread.
 const AT_ONCE: usize = 32;
 
-/// Why there is no response.
+/// Why a request was not answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unanswered {
     /// Who was asked says no, in these words.

@@ -43,7 +43,7 @@ pub(crate) struct Path {
     /// The address that the packets come from.
     pub(crate) source: Option<IpAddr>,
     pub(crate) mtu: Option<u32>,
-    /// Whether there is no router between: the server is on the link, or in the same namespace.
+    /// Whether the path has no router: the server is on the link, or in the same namespace.
     pub(crate) is_direct: bool,
     /// No answer for the next hop on the link (ARP, neighbour discovery).
     pub(crate) is_silent: bool,
