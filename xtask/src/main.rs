@@ -18,7 +18,6 @@ mod deploy;
 mod fuzz;
 mod miri;
 mod page;
-mod reproducible;
 mod run;
 mod test;
 mod tidy;

@@ -16,8 +16,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::build::{self, Checks};
 use portolan_kit::report::Report;
-use portolan_kit::{build, shell, tree};
+use portolan_kit::{shell, tree};
 use serde_json::Value;
 
 use tools::Tools;
@@ -157,7 +158,7 @@ fn policies(tools: &Tools) -> Result<()> {
 
 /// One table in the code, four files that must agree.
 fn capabilities(tools: &Tools) -> Result<()> {
-    let mut agent = Command::new(build::compile()?);
+    let mut agent = Command::new(build::compile(Checks::On)?);
     agent.args(["agent", "--show-privileges", "--output", "json"]);
     let shown: Value = serde_json::from_str(&shell::output(&mut agent)?)?;
     let listed = shown["start"].as_array().context("no list of capabilities")?;

@@ -11,7 +11,7 @@ use portolan_kit::{shell, summary, tree};
 
 use super::balancers;
 use crate::tool::Tool;
-use crate::{check, fuzz, miri, reproducible};
+use crate::{check, fuzz, miri};
 
 /// The page with the records, and their table in it.
 pub const PAGE: &str = "docs/proof.md";
@@ -28,15 +28,16 @@ pub struct Part {
 }
 
 /// In the order of their length.
-pub const PARTS: [Part; 9] = [
+pub const PARTS: [Part; 10] = [
     Part {
         name: "reproducible",
         programs: &[("rustc", "+portolan-bpf --version")],
-        run: reproducible::reproducible,
+        run: || tool(Tool::Package, &["reproducible"]),
     },
     Part { name: "features", programs: &[], run: check::without_each_source },
     Part { name: "miri", programs: &[("rustc", "+nightly --version")], run: miri::miri },
     Part { name: "balancers", programs: &[("nginx", "-v")], run: balancers::run },
+    Part { name: "packages", programs: &[("dockerd", "--version")], run: packages },
     Part { name: "fuzz", programs: &[], run: || fuzz::all("docs/fuzz.md") },
     Part {
         name: "e2e-alerts",
@@ -158,6 +159,12 @@ fn tool(tool: Tool, arguments: &[&str]) -> Result<String> {
     }
 }
 
+/// Image and packages with the agent as it is shipped.
+fn packages() -> Result<String> {
+    super::test(&super::Args { filter: super::PACKED.map(str::to_owned).to_vec(), full: false })?;
+    Ok("their live tests passed with the agent as it is shipped".to_owned())
+}
+
 fn commit() -> Result<String> {
     let git = |arguments: &[&str]| {
         let mut git = Command::new("git");
@@ -236,6 +243,7 @@ mod tests {
                 "features",
                 "miri",
                 "balancers",
+                "packages",
                 "fuzz",
                 "e2e-alerts",
                 "e2e-diagnose",

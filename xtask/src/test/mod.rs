@@ -1,15 +1,15 @@
 //! `cargo xtask test`: every test there is, and one line at the end that says how many passed.
 //!
 //! Three kinds, in this order: unit tests, in parallel; the command-line and live tests in
-//! `agent/tests`, side by side or alone ([`lanes`]); the documentation's examples. With `CI` set image
-//! and packages are built and tested too, live tests of every hook run on an older kernel, emulated
+//! `agent/tests`, side by side or alone ([`lanes`]), after image and packages are made for them; the
+//! documentation's examples. With `CI` set live tests of every hook run on an older kernel, emulated
 //! and beside the others (`cargo xtask vm`), and the tools that read `deploy/` check it. A test that
 //! cannot run here prints a line `SKIPPED: why` and returns: it counts as skipped, and its line is
 //! repeated at the end. What takes hours is in [`full`].
 //!
 //! All tests are compiled with [`Checks::On`], as `cargo xtask check` compiles them, and so is the agent
-//! that live tests start, here and on other kernels; image and packages have the agent as it is
-//! shipped.
+//! that live tests start, here, on other kernels and in image and packages. Tests of image and packages
+//! that are asked for by name, as a full run does, have the agent as it is shipped.
 //!
 //! A test that never ends is shown with what it waits for, and killed (`watch`).
 
@@ -36,6 +36,9 @@ use watch::{Started, watch};
 /// Minutes long, and of a kind of their own: see `xtask/tools/demo`. With the demo's command.
 const E2E: [(&str, &str); 2] = [("e2e-alerts", "test"), ("e2e-diagnose", "diagnose")];
 
+/// Live tests that start the agent from an image or a package.
+const PACKED: [&str; 3] = ["names::image::", "names::daemonset::", "package::"];
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Run only the tests whose names contain one of these; `e2e-alerts [FAULT…]`: inject every
@@ -43,7 +46,7 @@ pub struct Args {
     /// require the right answers of `portolan check` and `diagnose`
     filter: Vec<String>,
     /// Run the parts that take hours instead, and record them in docs/proof.md: reproducible,
-    /// features, miri, balancers, fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
+    /// features, miri, balancers, packages, fuzz, e2e-alerts, e2e-diagnose, soak, vm; all of them if none is named
     #[arg(long)]
     full: bool,
 }
@@ -62,11 +65,11 @@ pub fn test(args: &Args) -> Result<()> {
     // While the agent is compiled for image and packages.
     let programs = thread::spawn(install_programs);
     let mut report = Report::default();
-    if shell::is_root() && tests_what_is_shipped(filter) {
+    if shell::is_root() && tests_packages(filter) {
         heading("image and packages, for their tests");
-        if let Err(error) =
-            Tool::Package.command().and_then(|mut tool| shell::loud(tool.arg("package")))
-        {
+        let kind: &[&str] = if filter.is_empty() { &["--tests"] } else { &[] };
+        let packed = |mut tool: Command| shell::loud(tool.arg("package").args(kind));
+        if let Err(error) = Tool::Package.command().and_then(packed) {
             println!("{error:#}");
             report.failed += 1;
         }
@@ -155,12 +158,10 @@ fn other_kernels() -> Result<(String, Report)> {
     Ok((text, report))
 }
 
-/// Whether to build image and packages first: that takes as long as all other tests, so only when
-/// they are requested, and in CI.
-fn tests_what_is_shipped(filter: &[String]) -> bool {
-    let asked =
-        |word: &String| ["names::image::", "package::"].iter().any(|test| test.contains(word));
-    if filter.is_empty() { env::var_os("CI").is_some() } else { filter.iter().any(asked) }
+/// Whether any of the chosen tests is about image or packages, which are then made first.
+fn tests_packages(filter: &[String]) -> bool {
+    let asked = |word: &String| PACKED.iter().any(|test| test.contains(word.as_str()));
+    filter.is_empty() || filter.iter().any(asked)
 }
 
 /// Whether cargo finds test programs in `agent/tests`: a file, or a folder with a `main.rs`.

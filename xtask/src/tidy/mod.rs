@@ -9,6 +9,7 @@ mod links;
 mod metrics;
 mod proof;
 mod sources;
+mod structure;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,13 +31,15 @@ struct Finding {
     what: String,
 }
 
-const RULES: [fn(&Sources) -> Vec<Finding>; 14] = [
+const RULES: [fn(&Sources) -> Vec<Finding>; 16] = [
     sources::headers,
     sources::lengths,
     sources::modules,
     sources::names,
     sources::leftovers,
     sources::machine_paths,
+    structure::safety,
+    structure::runner,
     documents::paths_exist,
     documents::commands_exist,
     links::links_lead_somewhere,

@@ -11,7 +11,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
-use portolan_kit::{build, setup, shell, tree};
+use portolan_kit::build::{self, Checks};
+use portolan_kit::{setup, shell, tree};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -32,7 +33,7 @@ pub struct Args {
 pub fn image(args: &Args) -> Result<()> {
     let Args { binary_only, out, tag, host } = args;
     setup::setup()?;
-    let binary = static_binary()?;
+    let binary = static_binary(Checks::Off)?;
     if let Some(out) = out {
         fs::copy(&binary, out).with_context(|| format!("writing {}", out.display()))?;
     }
@@ -64,8 +65,8 @@ pub fn image(args: &Args) -> Result<()> {
 
 /// Builds the binary and checks that it is static. Debug symbols go into `portolan.debug` beside
 /// it, where debuggers look for them.
-pub fn static_binary() -> Result<PathBuf> {
-    let built = build::compile()?;
+pub fn static_binary(checks: Checks) -> Result<PathBuf> {
+    let built = build::compile(checks)?;
     let folder = tree::target()?.join("static");
     fs::create_dir_all(&folder).with_context(|| tree::shown(&folder))?;
     let stripped = folder.join("portolan");

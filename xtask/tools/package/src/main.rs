@@ -6,6 +6,7 @@
 mod image;
 mod package;
 mod release;
+mod reproducible;
 
 use std::process::ExitCode;
 
@@ -24,15 +25,18 @@ enum Command {
     /// Build the static binary, and an image that contains only it
     Image(image::Args),
     /// Build a .deb and an .rpm of the static binary, and its SBOM
-    Package,
+    Package(package::Args),
     /// Make the files of a release: archive, packages, SBOM, install script, signed checksums
     Release(release::Args),
+    /// Prove that the kernel object does not depend on where it is built
+    Reproducible,
 }
 
 fn main() -> ExitCode {
     portolan_kit::exit_code(match Args::parse().command {
         Command::Image(args) => image::image(&args),
-        Command::Package => package::package(),
+        Command::Package(args) => package::package(&args),
         Command::Release(args) => release::release(&args),
+        Command::Reproducible => reproducible::reproducible(),
     })
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use portolan_kit::build::Checks;
 use portolan_kit::{python, setup, shell, tree};
 use serde::Serialize;
 
@@ -30,13 +31,23 @@ const COMPLETIONS: [(&str, &str); 3] =
 pub struct Packages {
     pub deb: PathBuf,
     pub rpm: PathBuf,
-    pub bill: PathBuf,
+    /// The SBOM of what is shipped.
+    pub bill: Option<PathBuf>,
 }
 
-pub fn package() -> Result<()> {
+#[derive(clap::Args)]
+pub struct Args {
+    /// Pack the agent that tests start (not optimised, with overflow checks), which they have compiled
+    /// already, and make no SBOM: for tests of the packages themselves
+    #[arg(long)]
+    tests: bool,
+}
+
+pub fn package(args: &Args) -> Result<()> {
     setup::setup()?;
-    let Packages { deb, rpm, bill } = packages()?;
-    for path in [deb, rpm, bill] {
+    let checks = if args.tests { Checks::On } else { Checks::Off };
+    let Packages { deb, rpm, bill } = packages(checks)?;
+    for path in [deb, rpm].into_iter().chain(bill) {
         let size = fs::metadata(&path).with_context(|| tree::shown(&path))?.len();
         println!("made {}: {} MB", tree::shown(&path), image::megabytes(size));
     }
@@ -44,14 +55,14 @@ pub fn package() -> Result<()> {
 }
 
 /// Generates them in `target/package`, with the binary's own commands.
-pub fn packages() -> Result<Packages> {
-    let binary = image::static_binary()?;
+pub fn packages(checks: Checks) -> Result<Packages> {
+    let binary = image::static_binary(checks)?;
     let folder = tree::target()?.join("package");
     let stage = stage(&binary, &folder.join("stage"))?;
     let made = Packages {
         deb: folder.join("portolan.deb"),
         rpm: folder.join("portolan.rpm"),
-        bill: folder.join("portolan.cdx.json"),
+        bill: (checks == Checks::Off).then(|| folder.join("portolan.cdx.json")),
     };
     let contents = fs::read_to_string(tree::root().join(CONTENTS)).context(CONTENTS)?;
     let list = stage.join("nfpm.yaml");
@@ -63,7 +74,9 @@ pub fn packages() -> Result<Packages> {
         nfpm.env("SOURCE_DATE_EPOCH", commit("%ct")?).current_dir(tree::root());
         shell::quiet(&mut nfpm)?;
     }
-    bill(&mut lister()?, &made.bill)?;
+    if let Some(out) = &made.bill {
+        bill(&mut lister()?, out)?;
+    }
     Ok(made)
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::{env, io};
 
 use anyhow::{Context as _, Result, bail};
-use portolan_kit::{build, shell, tree};
+use portolan_kit::{build, shell, summary, tree};
 use serde_json::Value;
 
 const OBJECT: &str = "portolan-ebpf";
@@ -25,7 +25,7 @@ struct Script {
 }
 
 /// Builds the kernel object in another folder and compares.
-pub fn reproducible() -> Result<String> {
+pub fn reproducible() -> Result<()> {
     let messages = shell::output(build::everything()?.arg("--quiet"))?;
     let Script { program, out } = Script::find(&messages).context("cargo runs no build script")?;
 
@@ -52,7 +52,7 @@ pub fn reproducible() -> Result<String> {
             other.display()
         );
     }
-    Ok("the kernel object is the same, byte for byte, built in another folder".to_owned())
+    summary::report("the kernel object is the same, byte for byte, built in another folder")
 }
 
 fn copy_checkout(copy: &Path) -> Result<()> {
