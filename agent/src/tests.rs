@@ -34,6 +34,30 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tui",
         ],
     ),
+    ("agent-ebpf", &["agent-common"]),
+    (
+        "agent-fuzz",
+        &[
+            "agent",
+            "agent-common",
+            "api-types",
+            "cli",
+            "discovery",
+            "linux",
+            "loader",
+            "model",
+            "recorded",
+            "server",
+        ],
+    ),
+    ("portolan-dashboards", &["portolan-kit"]),
+    ("xtask", &["portolan-kit"]),
+    ("portolan-bench", &["loader", "portolan-kit"]),
+    ("portolan-demo", &["portolan-dashboards", "portolan-kit"]),
+    ("portolan-kit", &[]),
+    ("portolan-package", &["portolan-kit"]),
+    ("portolan-soak", &["portolan-bench", "portolan-kit"]),
+    ("portolan-vm", &["portolan-kit"]),
 ];
 
 /// A package from the registry, and the only packages of the workspace that may use it.
@@ -74,10 +98,11 @@ fn packages_use_only_what_their_layer_may_use() {
     let packages = dependencies();
     for (name, used) in &packages {
         let ours = used.iter().filter(|other| packages.iter().any(|(name, _)| name == *other));
-        if let Some((_, allowed)) = LAYERS.iter().find(|(layer, _)| layer == name) {
-            for other in ours {
-                assert!(allowed.contains(&other.as_str()), "{name} must not depend on {other}");
-            }
+        let layer = LAYERS.iter().find(|(layer, _)| layer == name);
+        let (_, allowed) =
+            layer.unwrap_or_else(|| panic!("{name} is in no layer: add it to LAYERS"));
+        for other in ours {
+            assert!(allowed.contains(&other.as_str()), "{name} must not depend on {other}");
         }
         for (library, keepers) in KEPT_TO {
             let keeps = keepers.contains(&name.as_str());

@@ -320,7 +320,7 @@ fn timestamp(bytes: &[u8]) {
 
 /// A snapshot file, compressed or plain: what it answers is JSON, whatever was left out of it.
 fn snapshot(bytes: &[u8]) {
-    let Some(answers) = cli::foreign::snapshot(bytes) else { return };
+    let Some(answers) = cli::readers::snapshot(bytes) else { return };
     for answer in answers.into_iter().flatten() {
         assert!(serde_json::from_str::<IgnoredAny>(&answer).is_ok(), "{answer}");
     }

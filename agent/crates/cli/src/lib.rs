@@ -57,7 +57,7 @@ pub mod words {
 }
 
 /// Readers of files that anybody can have written, for tests with arbitrary bytes.
-pub mod foreign {
+pub mod readers {
     pub use crate::snapshot::answers as snapshot;
 }
 
