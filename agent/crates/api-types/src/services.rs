@@ -197,7 +197,7 @@ pub struct RegisteredAddress {
     pub address: String,
     /// When it expires unless it is renewed; null without a TTL.
     pub expires: Option<Timestamp>,
-    /// It was not renewed in time: it is no endpoint any more, and is forgotten after an hour. Until
+    /// It was not renewed in time: it is removed from discovery, and forgotten after an hour. Until
     /// then what fails there has the name of the service, and it can be renewed.
     pub is_expired: bool,
 }
