@@ -74,7 +74,8 @@ pub struct Health {
     /// Requests it answered.
     pub requests: u64,
     /// Those of them that waited on purpose (long polling): long requests one right after the other on
-    /// their connections, while others were answered fast. They are not in the quantiles.
+    /// their connections, while others were answered fast, or to a service in `names.polled`. They are
+    /// not in the quantiles.
     pub waits: u64,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,

@@ -162,13 +162,14 @@ fn flows() -> FlowsView {
     FlowsView { rows: rows.collect(), forgotten: 0 }
 }
 
-/// A class that nothing here is of, and the team of the shop.
+/// A class that nothing here is of, the team of the shop, and that it is polled.
 fn directory() -> Directory {
     let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
     let mut labels = ContainerLabels::new(&["team".to_owned()]);
     labels.add(&shop, |_| Some("payments"));
     let system = Pattern::parse("kube-system/*").into_iter().collect();
-    Directory { classes: Classes { system, ..Classes::default() }, labels }
+    let polled = Pattern::parse("prod/shop").into_iter().collect();
+    Directory { classes: Classes { system, polled, ..Classes::default() }, labels }
 }
 
 /// Two edges, a listener's row, three listening sockets, a hook that is off.
