@@ -51,8 +51,8 @@ Examples:
 Every setting is a flag, an environment variable and a key of the configuration file; `portolan
 config show` lists the keys. Flags win over the environment, the environment over the file.
 
-Exit codes: 0 done; 1 failed, or something is not well (with --exit-code, or found by check or
-diagnose); 2 invalid command line or configuration; 3 the agent cannot be reached or does not answer.";
+Exit codes: 0 done; 1 failed, or a problem was found (by check or diagnose, by others with
+--exit-code); 2 invalid command line or configuration; 3 the agent cannot be reached or does not answer.";
 
 /// Exit codes: what was asked for is done.
 pub const DONE: u8 = 0;

@@ -40,6 +40,8 @@ pub struct Names {
     pub monitoring: Vec<Pattern>,
     /// Services of the system.
     pub system: Vec<Pattern>,
+    /// Services whose clients wait for events.
+    pub polled: Vec<Pattern>,
 }
 
 /// Names that programs of monitoring have wherever they run.
@@ -119,6 +121,10 @@ const SYSTEM: &[&str] = &[
     "polkitd",
 ];
 
+/// Servers with requests that wait for the next event: `BRPOP` and `XREAD BLOCK`, `fetch.max.wait.ms`,
+/// `reserve`, blocking queries.
+const POLLED: &[&str] = &["redis*", "valkey*", "keydb*", "kafka*", "beanstalkd", "consul"];
+
 impl Default for Names {
     fn default() -> Self {
         Self {
@@ -135,6 +141,7 @@ impl Default for Names {
             labels: Vec::new(),
             monitoring: MONITORING.iter().filter_map(|name| Pattern::parse(name)).collect(),
             system: SYSTEM.iter().filter_map(|name| Pattern::parse(name)).collect(),
+            polled: POLLED.iter().filter_map(|name| Pattern::parse(name)).collect(),
         }
     }
 }
@@ -145,9 +152,11 @@ impl Names {
         Rules::new(self.rules.clone(), self.networks.clone())
     }
 
-    /// Which services are of which class.
+    /// Which services are of which class, and which are polled.
     pub fn classes(&self) -> Classes {
-        Classes { monitoring: self.monitoring.clone(), system: self.system.clone() }
+        let Self { monitoring, system, polled, .. } = self;
+        let [monitoring, system, polled] = [monitoring, system, polled].map(Clone::clone);
+        Classes { monitoring, system, polled }
     }
 
     /// The settings of the sources; `matched` are the labels that rules match.
@@ -314,6 +323,7 @@ mod tests {
         let names = Names::default();
         assert_eq!(names.monitoring.len(), MONITORING.len());
         assert_eq!(names.system.len(), SYSTEM.len());
+        assert_eq!(names.polled.len(), POLLED.len());
         let classes = names.classes();
         let check = |name: &str, namespace: &str, expected: Class| {
             assert_eq!(classes.of(name, namespace), expected, "{namespace}/{name}");
@@ -323,6 +333,11 @@ mod tests {
         check("systemd-resolved", "", Class::System);
         check("coredns", "kube-system", Class::System);
         check("kubelet", "", Class::System);
+        for name in ["redis", "redis-server", "valkey-server", "kafka.Kafka"] {
+            assert!(classes.is_polled(name, "shop"), "{name}");
+            check(name, "shop", Class::Application);
+        }
+        assert!(!classes.is_polled("postgres", ""));
         for name in ["orders.js", "nginx", "postgres", "internet", "10.0.0.1", "unknown", "other"] {
             check(name, "", Class::Application);
         }

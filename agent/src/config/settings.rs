@@ -336,6 +336,13 @@ pub const SETTINGS: &[Setting] = &[
         show: |config| Ok(value::quoted_list(&config.names.system)),
     },
     Setting {
+        key: "names.polled",
+        flag: Flag::Value("names.polled", "[NAMESPACE/]NAME,…"),
+        help: "Services whose clients wait for events (long polling, BRPOP), * is any text: half a second or longer, one request right after the other, is never slow there. Replaces the built-in list of queues",
+        set: |config, given| names::patterns(given).map(|v| config.names.polled = v),
+        show: |config| Ok(value::quoted_list(&config.names.polled)),
+    },
+    Setting {
         key: "balance.weights",
         flag: Flag::Value("balance.weights", "ADDRESS=N,…"),
         help: "Expected load of backends, relative to each other, where it is not equal",

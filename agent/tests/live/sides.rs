@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
+use crate::exactness::{Redis, missing};
 use crate::namespace::{Namespace, Pair};
 use crate::net;
 use crate::services::service;
@@ -255,6 +256,58 @@ fn long_polling_does_not_make_a_server_slow_and_a_slow_server_is() {
     agent.eventually((json!("degraded"), json!(["slow"])), |_| verdict(&agent, server));
     let found = health(&agent, server);
     assert!(found["p99_seconds"].as_f64().unwrap() >= LONG.as_secs_f64(), "{found}");
+    agent.stop();
+    // And at one that is said to be polled.
+    let agent = Agent::with(&[("names.polled", server)]);
+    let listener = pair.server.listen("0.0.0.0:0");
+    serve(&listener, wait_or_answer);
+    let address = SocketAddr::from((pair.server.v4, net::port(&listener)));
+    let polls = [poll(&pair.client, address, 4), poll(&pair.client, address, 4)];
+    for poll in polls {
+        poll.join().unwrap();
+    }
+    agent.eventually(8, |now| now.edge(client, server, address.port(), "server").requests().count);
+    assert_eq!(verdict(&agent, server), (json!("ok"), json!([])));
+    let found = health(&agent, server);
+    assert_eq!((&found["requests"], &found["waits"]), (&json!(8), &json!(8)), "{found}");
+    agent.stop();
+}
+
+/// A queue at night: each worker waits for a job, and is told that there is none.
+#[test]
+fn workers_that_wait_for_jobs_do_not_make_redis_slow() {
+    needs_kernel!();
+    if let Some(why) = missing(&["redis-server"]) {
+        println!("SKIPPED: {why}");
+        return;
+    }
+    let pair = Pair::new();
+    let agent = Agent::start();
+    let redis = Redis::start(&pair.server);
+    let address = SocketAddr::from((pair.server.v4, redis.port));
+    let workers = [(); 3].map(|()| {
+        let mut stream = pair.client.connect(address).unwrap();
+        net::patient(&stream);
+        thread::spawn(move || {
+            // Redis 6 and later take a fraction of a second.
+            let wait = b"*3\r\n$5\r\nBRPOP\r\n$4\r\njobs\r\n$3\r\n0.7\r\n";
+            for _ in 0..4 {
+                stream.write_all(wait).unwrap();
+                let mut none = [0; 5];
+                std::io::Read::read_exact(&mut stream, &mut none).unwrap();
+                assert_eq!(&none, b"*-1\r\n");
+            }
+        })
+    });
+    for worker in workers {
+        worker.join().unwrap();
+    }
+    let (client, server) = (&pair.client.service, "redis-server");
+    agent.eventually(12, |now| now.edge(client, server, redis.port, "server").requests().count);
+    let found = health(&agent, server);
+    let of = |name: &str| found[name].clone();
+    assert_eq!((of("waits"), of("p99_seconds")), (json!(12), Value::Null), "{found}");
+    assert_eq!((of("state"), of("reasons")), (json!("ok"), json!([])), "{found}");
     agent.stop();
 }
 

@@ -49,7 +49,8 @@ impl Program {
     fn start(net: &Namespace, script: &Path, what: &str, title: &str, port: u16) -> Self {
         fs::write(script, PROGRAM).unwrap();
         let mut command: Command = net.command("python3");
-        command.arg(script).args([what, title, &port.to_string()]);
+        // A directory that names nothing.
+        command.current_dir("/").arg(script).args([what, title, &port.to_string()]);
         command.args(["--env", &format!("DB_PASSWORD={SECRET}"), "-p", SECRET]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut said = String::new();
@@ -64,6 +65,88 @@ impl Drop for Program {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Programs that write something over their arguments, listen, and say so: interpreter, code, title.
+const HIDING: [(&str, &str, &str); 3] = [
+    (
+        "ruby",
+        "require 'socket'; $0 = ARGV[0]; s = TCPServer.new('127.0.0.1', ARGV[1]); \
+         puts 'ready'; $stdout.flush; $stdin.read",
+        "my worker 3",
+    ),
+    (
+        "perl",
+        "use IO::Socket::INET; $| = 1; $0 = $ARGV[0]; my $s = IO::Socket::INET->new( \
+         LocalAddr => '127.0.0.1', LocalPort => $ARGV[1], Listen => 5) or die; \
+         print \"ready\\n\"; <STDIN>;",
+        "perl: order importer",
+    ),
+    (
+        "python3",
+        "import ctypes, socket, sys\n\
+         title, port = sys.argv[1].encode(), int(sys.argv[2])\n\
+         start, end = map(int, open('/proc/self/stat').read().rsplit(')', 1)[1].split()[45:47])\n\
+         ctypes.memset(start, 0, end - start)\n\
+         ctypes.memmove(start, title, len(title))\n\
+         listener = socket.create_server(('127.0.0.1', port))\n\
+         print('ready', flush=True)\n\
+         sys.stdin.read()\n",
+        "import orders, then stock",
+    ),
+];
+
+#[test]
+fn programs_that_their_titles_hide_are_called_by_the_projects_of_their_directories() {
+    needs_kernel!();
+    let net = Pair::new();
+    let root = tempfile::tempdir().unwrap();
+    let start = |interpreter: &str, code: &str, title: &str, project: &str, port: u16| {
+        let directory = root.path().join("srv").join(project);
+        fs::create_dir_all(&directory).unwrap();
+        let script = root.path().join(format!("{interpreter}-code"));
+        fs::write(&script, code).unwrap();
+        let mut command: Command = net.server.command(interpreter);
+        command.current_dir(&directory).arg(&script).args([title, &port.to_string()]);
+        // Room for the title.
+        command.args(["--some-room", "--for-the-title"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "{interpreter} in {project}");
+        Program(child)
+    };
+    let is_there = |interpreter: &str| {
+        Command::new(interpreter).arg("-v").output().is_ok_and(|output| output.status.success())
+    };
+    let programs: Vec<_> = HIDING.into_iter().filter(|(name, ..)| is_there(name)).collect();
+    if programs.len() < HIDING.len() {
+        println!("SKIPPED: ruby, perl or python3 is not installed");
+        return;
+    }
+    let mut running = Vec::new();
+    let mut expected: Vec<(String, String)> = Vec::new();
+    let mut port = 18_800;
+    let mut start_all = |when: &str| {
+        for (interpreter, code, title) in &programs {
+            for project in ["orders", "stock"] {
+                let project = format!("{project}-{interpreter}-{when}");
+                running.push(start(interpreter, code, title, &project, port));
+                expected.push((port.to_string(), project));
+                port += 1;
+            }
+        }
+    };
+    start_all("before");
+    let agent = Agent::start();
+    start_all("after");
+    agent.eventually(Vec::new(), |now| {
+        let is_there = |(port, name): &&(String, String)| {
+            now.has("portolan_port_listeners", &[("port", port), ("service", name)])
+        };
+        expected.iter().filter(|one| !is_there(one)).cloned().collect::<Vec<_>>()
+    });
+    agent.stop();
 }
 
 #[test]

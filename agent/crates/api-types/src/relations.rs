@@ -164,14 +164,16 @@ pub enum BalanceVerdict {
 pub struct Segments {
     /// When the numbers were read.
     pub timestamp: Timestamp,
+    /// What `matrix` and `violations` are of.
+    pub window: Window,
     /// The declared segments.
     pub segments: Vec<Segment>,
     /// Every pair that a rule is about or that was seen.
     pub matrix: Vec<SegmentPair>,
-    /// Connections that violate the rules, by their ends, since the agent started.
+    /// Connections of the window that violate the rules, by their ends.
     pub violations: Vec<Violation>,
-    /// The latest of them with both addresses, oldest first; those of one edge within a minute are
-    /// one event.
+    /// The latest violations since the agent started, with both addresses, oldest first; those of one
+    /// edge within a minute are one event.
     pub events: Vec<SegmentEvent>,
     /// Events that were dropped for later ones.
     pub dropped_events: u64,

@@ -74,7 +74,8 @@ pub struct Health {
     /// Requests it answered.
     pub requests: u64,
     /// Those of them that waited on purpose (long polling): long requests one right after the other on
-    /// their connections, while others were answered fast. They are not in the quantiles.
+    /// their connections, while others were answered fast, or to a service in `names.polled`. They are
+    /// not in the quantiles.
     pub waits: u64,
     /// Requests without a response: the connection ended, or the client gave up.
     pub unanswered: u64,
@@ -197,7 +198,7 @@ pub struct RegisteredAddress {
     pub address: String,
     /// When it expires unless it is renewed; null without a TTL.
     pub expires: Option<Timestamp>,
-    /// It was not renewed in time: it is no endpoint any more, and is forgotten after an hour. Until
+    /// It was not renewed in time: it is removed from discovery, and forgotten after an hour. Until
     /// then what fails there has the name of the service, and it can be renewed.
     pub is_expired: bool,
 }

@@ -24,7 +24,7 @@ pub use self::numbers::{
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan edges                                   the last minute, what is not well first
+  portolan edges                                   the last minute, problems first
   portolan edges --window 10s --sort p99
   portolan edges --by address                      which address of a service refuses, which answers
   portolan edges --role both                       both sides of connections within this host
@@ -99,7 +99,7 @@ enum Part {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// Edges that are not well, then requests.
+    /// Edges with problems first, then by requests.
     #[default]
     Why,
     /// Client, server and port.

@@ -160,7 +160,7 @@ impl Sources {
 
     fn recorded(&self, url: &str, at: Timestamp, seconds: u64) -> anyhow::Result<Recorded> {
         let Some(connection) = self.agents.all().first() else {
-            return Err(Usage("there is nobody to ask".to_owned()).into());
+            return Err(Usage("no agent is given; name one with --url".to_owned()).into());
         };
         let mut bodies = Vec::new();
         for query in prometheus::queries(at, seconds) {

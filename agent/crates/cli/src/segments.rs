@@ -9,13 +9,15 @@ use super::policy::Scope;
 use super::policy::suggest::{self, By};
 use super::table::{self, Column};
 use super::target::{Connection, Target};
+use super::window::{self, Over};
 use super::{Outcome, Output, human, print};
-use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments};
+use api_types::{SegmentEvent, SegmentPair, SegmentVerdict, Segments, WindowChoice};
 
 const EXAMPLES: &str = "\
 Examples:
-  portolan segments
-  portolan segments violations
+  portolan segments                                connections of the last minute
+  portolan segments --window start                 since the agent started
+  portolan segments violations                     the latest ones, however long ago
   portolan segments suggest --window 24h > segments.toml
   portolan segments --output json | jq '.matrix[] | select(.verdict == \"violation\" and .connections > 0)'
 
@@ -40,6 +42,8 @@ Segments may connect to themselves, and to others only if a rule allows it. Traf
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub struct SegmentsArgs {
+    #[command(flatten)]
+    over: Over,
     #[command(flatten)]
     report: Report,
     #[command(flatten)]
@@ -88,27 +92,30 @@ const VIOLATIONS: &[Column] = &[
 ];
 
 pub(super) fn run(arguments: &SegmentsArgs) -> anyhow::Result<Outcome> {
-    let SegmentsArgs { target, report, command } = arguments;
-    let (target, report) = match command {
-        Some(SegmentsCommand::Violations(ViolationsArgs { target, report })) => (target, report),
+    let SegmentsArgs { over: Over { window }, target, report, command } = arguments;
+    let (target, report, window) = match command {
+        // A list of what happened, with its times.
+        Some(SegmentsCommand::Violations(ViolationsArgs { target, report })) => {
+            (target, report, WindowChoice::Start)
+        }
         Some(SegmentsCommand::Suggest(SuggestArgs { by, scope, connection })) => {
             print(&suggest::text(&scope.observed(connection)?, *by)?)?;
             return Ok(Outcome::Done);
         }
-        None => (target, report),
+        None => (target, report, *window),
     };
-    let body = target.text("/api/v1/segments")?;
+    let body = target.text(&format!("/api/v1/segments{}", window::query(window, &[])))?;
     let answer: Segments = client::read(&body)?;
     print(&match (target.output, command) {
         (Output::Json, _) => format!("{}\n", body.trim_end()),
-        (Output::Text, None) => matrix(&answer),
+        (Output::Text, None) => matrix(&answer, window),
         (Output::Text, Some(_)) => violations(&answer, table::room()),
     })?;
     Ok(report.of(!answer.violations.is_empty()))
 }
 
 /// Clients down, servers across.
-fn matrix(answer: &Segments) -> String {
+fn matrix(answer: &Segments, window: WindowChoice) -> String {
     let mut names: Vec<&str> = answer.segments.iter().map(|segment| &*segment.name).collect();
     let outside = |cell: &&SegmentPair| {
         [&cell.client_segment, &cell.server_segment].iter().any(|name| !names.contains(&&***name))
@@ -146,21 +153,26 @@ fn matrix(answer: &Segments) -> String {
     }
     let mut text = aligned(&rows);
     let total: u64 = answer.violations.iter().map(|violation| violation.connections).sum();
-    text.push_str(
-        "\nok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started\n",
+    // Writing into a String cannot fail.
+    let _ = writeln!(
+        text,
+        "\nok: allowed; no: not allowed; -: no rule; numbers are connections, {}",
+        window::covered(&answer.window, window)
     );
     if answer.matrix.iter().any(|cell| cell.require_tls) {
         text.push_str("tls: must be encrypted with TLS\n");
     }
-    // Writing into a String cannot fail.
     let _ = if total > 0 {
         writeln!(
             text,
             "{} connections violate the rules; `portolan segments violations` lists them",
             human::count(total)
         )
-    } else {
+    } else if answer.events.is_empty() {
         writeln!(text, "all connections were allowed")
+    } else {
+        let earlier = "`portolan segments violations` lists earlier violations";
+        writeln!(text, "all connections of this time were allowed; {earlier}")
     };
     text
 }
@@ -219,15 +231,20 @@ mod tests {
     use model::fixture::snapshot;
     use server::convert;
 
-    fn answer() -> Segments {
+    fn answer_of(window: WindowChoice) -> Segments {
         let snapshot = snapshot();
-        convert::segments(&snapshot, snapshot.related.segments.as_ref().expect("declared"))
+        let view = snapshot.related.segments.as_ref().expect("declared");
+        convert::segments(&snapshot, view, window)
+    }
+
+    fn answer() -> Segments {
+        answer_of(WindowChoice::Start)
     }
 
     #[test]
     fn the_matrix_shows_what_is_declared_and_what_was_seen() {
         assert_eq!(
-            matrix(&answer()),
+            matrix(&answer(), WindowChoice::Start),
             "\
 from ↓ to →  frontend  backend  database  monitoring
 frontend     ok        ok 30    NO 12     no
@@ -235,10 +252,29 @@ backend      no        ok       ok        no
 database     no        no       ok        no
 monitoring   ok        ok       ok        ok
 
-ok: allowed; no: not allowed; -: no rule; numbers are connections since the agent started
+ok: allowed; no: not allowed; -: no rule; numbers are connections, totals since 2023-11-14T22:13:20Z (1 minute ago)
 12 connections violate the rules; `portolan segments violations` lists them
 "
         );
+    }
+
+    #[test]
+    fn the_matrix_of_a_window_has_its_connections_and_says_so() {
+        let minute = WindowChoice::Last(60);
+        let mut answer = answer_of(minute);
+        let text = matrix(&answer, minute);
+        assert!(text.contains("frontend     ok        ok 7     NO 2      no\n"), "{text}");
+        assert!(
+            text.contains("numbers are connections, last 10 s\n2 connections violate"),
+            "{text}"
+        );
+        // Nothing in this time, and something before.
+        answer.violations.clear();
+        assert!(matrix(&answer, minute).ends_with("\nall connections were allowed\n"));
+        answer.events.push(event(&answer));
+        let text = matrix(&answer, minute);
+        let earlier = "all connections of this time were allowed; `portolan segments violations` lists earlier violations\n";
+        assert!(text.ends_with(earlier), "{text}");
     }
 
     #[test]
@@ -247,15 +283,12 @@ ok: allowed; no: not allowed; -: no rule; numbers are connections since the agen
         for cell in &mut answer.matrix {
             cell.require_tls = cell.server_segment == "database";
         }
-        let text = matrix(&answer);
+        let text = matrix(&answer, WindowChoice::Start);
         assert!(text.contains("frontend     ok        ok 30    NO 12 tls  no\n"), "{text}");
         assert!(text.contains("\ntls: must be encrypted with TLS\n"), "{text}");
     }
 
-    #[test]
-    fn violations_have_both_ends() {
-        let mut answer = answer();
-        assert_eq!(violations(&answer, None), "No violations.\n");
+    fn event(answer: &Segments) -> SegmentEvent {
         let before = |seconds| Timestamp::from_seconds(answer.timestamp.seconds() - seconds);
         let event = serde_json::json!({
             "reason": "plaintext", "first_seen": before(100.0), "last_seen": before(90.0),
@@ -264,7 +297,14 @@ ok: allowed; no: not allowed; -: no rule; numbers are connections since the agen
             "server": "postgres", "server_namespace": "", "server_address": "172.22.0.2",
             "port": 5432, "connections": 12,
         });
-        answer.events.push(serde_json::from_value(event).expect("an event"));
+        serde_json::from_value(event).expect("an event")
+    }
+
+    #[test]
+    fn violations_have_both_ends() {
+        let mut answer = answer();
+        assert_eq!(violations(&answer, None), "No violations.\n");
+        answer.events.push(event(&answer));
         assert_eq!(
             violations(&answer, None),
             "\

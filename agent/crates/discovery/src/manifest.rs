@@ -1,13 +1,12 @@
 //! The name in a project's manifest: `package.json`, `deno.json`, `pyproject.toml`. For programs of
-//! templates (`index.js`, `main.py`) that neither their arguments nor their directories name:
-//! `/app/index.js`.
+//! templates (`index.js`, `main.py`) and programs that a title hides, that neither their arguments
+//! nor their directories name: `/app/index.js`.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::program_name::ProgramName;
-use super::project;
 use linux::project_files;
 
 /// Manifests of JavaScript, which name a project alike.
@@ -19,10 +18,9 @@ struct Package {
     name: String,
 }
 
-/// The project of a program that runs as process `tgid`, from the manifest beside it or above.
-pub(super) fn project(tgid: u32, program: &ProgramName) -> Option<ProgramName> {
-    // A server's own file is where it was installed.
-    let folder = if project::is_server(program) { "" } else { program.folder() };
+/// The project of a program that runs as process `tgid`, from the manifest in its folder, which is
+/// relative to the working directory, or above.
+pub(super) fn project(tgid: u32, folder: &str) -> Option<ProgramName> {
     let folder = project_files::folder(tgid, folder)?;
     of_package(tgid, &folder).or_else(|| of_python(tgid, &folder))
 }
@@ -119,9 +117,8 @@ mod tests {
             println!("SKIPPED: the temporary folder is on another file system");
             return;
         }
-        let script = folder.path().join("main.ts").display().to_string();
         let name = || {
-            let found = project(own, &ProgramName::of(&script).unwrap());
+            let found = project(own, &folder.path().display().to_string());
             found.map(ProgramName::into_string)
         };
         assert_eq!(name().as_deref(), Some("stock"));

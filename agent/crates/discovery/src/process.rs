@@ -45,8 +45,27 @@ pub fn command_name(comm: &str) -> String {
 }
 
 fn found(comm: &str, argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<ProgramName> {
-    let program = program(comm, argv)?;
+    let program = program(comm, argv);
+    if is_hidden(program.as_ref(), argv) {
+        return project::of_directory(path).or(program);
+    }
+    let program = program?;
     project::project(&program, path).or(Some(program))
+}
+
+/// Whether a title hides what an interpreter runs: arguments that do not begin with an interpreter,
+/// and no name in them but that of one (`my worker 3`, `perl: order importer`), or none at all.
+fn is_hidden(program: Option<&ProgramName>, argv: &[u8]) -> bool {
+    let arguments = arguments(argv);
+    let first = arguments.first().and_then(|title| title.split_whitespace().next());
+    // Code on the command line (`python3 -c`) and interactive shells are no application.
+    let language = |name: &str| Language::of(basename(name.trim_start_matches('-')));
+    let is_title = first.is_some_and(|first| language(first).is_none());
+    is_title
+        && program.is_none_or(|program| {
+            let name = program.as_str();
+            language(name).is_some_and(|one| one != Language::PhpFpm && one.name(name) == name)
+        })
 }
 
 fn program(comm: &str, argv: &[u8]) -> Option<ProgramName> {
@@ -70,19 +89,30 @@ pub fn name(row: &OwnerRow) -> Option<Service> {
     named(comm, argv, &row.path)
 }
 
-/// The project of a template's program that its directories do not name: `/app/index.js`.
+/// The project of a program that its directories do not name: `/app/index.js`.
 fn of_manifest(tgid: u32, comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<Service> {
-    let program = nameless(comm, argv, path)?;
-    let name = manifest::project(tgid, &program)?;
+    let folder = nameless(comm, argv, path)?;
+    let name = manifest::project(tgid, &folder)?;
     Some(Service::new(name.as_str(), Source::Process))
 }
 
-/// A template's program, or a server of applications, that has no name of its own.
-fn nameless(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<ProgramName> {
-    let program = program(&String::from_utf8_lossy(comm), argv)?;
-    let is_template = || program.is_source() && project::is_template(program.as_str());
-    let is_many = project::is_server(&program) || is_template();
-    (is_many && project::project(&program, path).is_none()).then_some(program)
+/// The folder of a template's program, of a server of applications, or of a program that a title
+/// hides, if that has no name of its own; relative to the working directory.
+fn nameless(comm: &[u8], argv: &[u8], path: &[u8; PATH_BYTES]) -> Option<String> {
+    let program = program(&String::from_utf8_lossy(comm), argv);
+    if is_hidden(program.as_ref(), argv) {
+        return project::of_directory(path).is_none().then(String::new);
+    }
+    let program = program?;
+    // A server's own file is where it was installed.
+    let folder = if project::is_server(&program) {
+        ""
+    } else if program.is_source() && project::is_template(program.as_str()) {
+        program.folder()
+    } else {
+        return None;
+    };
+    project::project(&program, path).is_none().then(|| folder.to_owned())
 }
 
 /// The command name and the arguments.
@@ -248,6 +278,50 @@ mod tests {
         check("bash", "-bash", "bash");
         check("MainThread", "my app", "node");
         check("my app", "my app", "my");
+    }
+
+    #[test]
+    fn a_program_that_its_title_hides_is_called_by_the_project_of_its_directory() {
+        let check = |comm: &str, argv: &str, cwd: &str, expected: &str| {
+            let argv = argv.replace('|', "\0") + "\0";
+            let found = process_name_in(comm, argv.as_bytes(), &crate::test_path(cwd));
+            assert_eq!(found, expected, "{comm}: {argv:?} in {cwd}");
+        };
+        // A title over the arguments, over both, and one of a single word behind them.
+        for (comm, argv, interpreter) in [
+            ("ruby", "my worker 3", "ruby"),
+            ("ruby3.1", "stock: idle", "ruby3.1"),
+            ("perl: order imp", "perl: order importer", "perl"),
+            ("perl", "import orders|--days|7", "perl"),
+            ("python3", "hunter2 value", "python3"),
+            ("python3", "hunter2", "python3"),
+            ("node", "my app", "node"),
+            ("PW=hunter2 gu", "PW=hunter2 gu", "unknown"),
+        ] {
+            for (cwd, project) in [
+                ("/srv/orders", "orders"),
+                ("/srv/stock/current", "stock"),
+                ("/home/alice/mail/src", "mail"),
+            ] {
+                check(comm, argv, cwd, project);
+            }
+            for cwd in
+                ["/", "/app", "/root", "/home/alice", "/tmp/x", "/var/lib", "/usr/share", "/etc"]
+            {
+                check(comm, argv, cwd, interpreter);
+            }
+        }
+        // What has a name keeps it, and code that somebody runs there is not the application.
+        check("ruby", "sidekiq 7.1.2 shop [0 of 5 busy]", "/", "sidekiq");
+        check("python3", "/usr/bin/python3 /srv/x/sync.py --all", "/srv/orders", "sync.py");
+        check("my worker", "my worker", "/srv/orders", "my");
+        for argv in ["python3|-c|import x", "python3", "/usr/bin/python3 -c hunter2"] {
+            check("python3", argv, "/srv/orders", "python3");
+        }
+        check("bash", "-bash", "/srv/orders", "bash");
+        check("ruby", "", "/srv/orders", "ruby");
+        check("php-fpm8.2", "php-fpm: pool www", "/srv/orders", "php-fpm");
+        check("kworker/0:1", "", "/srv/orders", "kworker");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Projects: what a program is called whose own name is one that many have.
 //!
-//! Scripts of templates (`index.js`, `main.py`, `app.jar`) and servers of applications (`gunicorn`,
-//! `next-server`) are called by the directory that they are in: that of the script, else the
-//! working directory. Both are names that the kernel half recorded, so nothing is opened, and the
+//! Scripts of templates (`index.js`, `main.py`, `app.jar`), servers of applications (`gunicorn`,
+//! `next-server`) and programs of interpreters that a title hides (`my worker 3`) are called by the
+//! directory that they are in: that of the script, else the working directory. Both are names that the kernel half recorded, so nothing is opened, and the
 //! name is the same after the process has exited. Directories that are no project's own (`src`,
 //! `dist`, `/srv`) are skipped, and home and temporary directories name nothing.
 
@@ -76,6 +76,7 @@ const COMMON: &[&str] = &[
     "node_modules",
     "opt",
     "out",
+    "proc",
     "public",
     "public_html",
     "release",
@@ -84,9 +85,11 @@ const COMMON: &[&str] = &[
     "sbin",
     "share",
     "site-packages",
+    "spool",
     "src",
     "srv",
     "standalone",
+    "sys",
     "target",
     "usr",
     "var",
@@ -112,6 +115,11 @@ pub(super) fn project(program: &ProgramName, path: &[u8; PATH_BYTES]) -> Option<
     // A server's own file is where it was installed.
     let folder = if is_server { "" } else { program.folder() };
     named(&directories(folder, path))
+}
+
+/// The name of the project of a working directory.
+pub(super) fn of_directory(path: &[u8; PATH_BYTES]) -> Option<ProgramName> {
+    named(&directories("", path))
 }
 
 /// Whether a program serves the applications of others.

@@ -40,6 +40,8 @@ pub struct Classes {
     pub monitoring: Vec<Pattern>,
     /// Services of the system.
     pub system: Vec<Pattern>,
+    /// Services, of any class, whose clients wait for events.
+    pub polled: Vec<Pattern>,
 }
 
 /// Values of the exported labels, by service.
@@ -128,15 +130,23 @@ impl Serialize for Pattern {
 impl Classes {
     /// The class of a service.
     pub fn of(&self, name: &str, namespace: &str) -> Class {
-        let is_of = |patterns: &[Pattern]| patterns.iter().any(|one| one.fits(name, namespace));
-        if is_of(&self.monitoring) {
+        if is_among(&self.monitoring, name, namespace) {
             Class::Monitoring
-        } else if is_of(&self.system) {
+        } else if is_among(&self.system, name, namespace) {
             Class::System
         } else {
             Class::Application
         }
     }
+
+    /// Whether long requests to a service, one right after the other, wait for events (long polling).
+    pub fn is_polled(&self, name: &str, namespace: &str) -> bool {
+        is_among(&self.polled, name, namespace)
+    }
+}
+
+fn is_among(patterns: &[Pattern], name: &str, namespace: &str) -> bool {
+    patterns.iter().any(|one| one.fits(name, namespace))
 }
 
 // === impl ContainerLabels ===
@@ -214,7 +224,7 @@ mod tests {
 
     fn classes(monitoring: &[&str], system: &[&str]) -> Classes {
         let all = |texts: &[&str]| texts.iter().map(|text| Pattern::parse(text).unwrap()).collect();
-        Classes { monitoring: all(monitoring), system: all(system) }
+        Classes { monitoring: all(monitoring), system: all(system), polled: Vec::new() }
     }
 
     #[test]

@@ -42,7 +42,7 @@ use super::snapshot::{
 };
 use super::tally::{History, Tally};
 use super::unverified::ByUser;
-use super::violations::{Between, SegmentsView};
+use super::violations::{Between, SegmentsView, Steps};
 
 /// A row of edges.
 pub fn edge(
@@ -94,6 +94,13 @@ fn related() -> RelatedView {
         },
     };
     let policy = Policy::new(declarations()).expect("no contradiction");
+    let cells = vec![((Some(0), Some(2)), 12), ((Some(0), Some(1)), 30)];
+    // Fewer in the last minute.
+    let steps = Steps::fixture(
+        1_700_000_100.0,
+        &[((Some(0), Some(2)), 2), ((Some(0), Some(1)), 7)],
+        &[(between.clone(), 2)],
+    );
     let mut weights = Weights::default();
     weights.insert(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), Some(5432), 1);
     RelatedView {
@@ -101,8 +108,9 @@ fn related() -> RelatedView {
         flows: flows(),
         segments: Some(SegmentsView {
             policy: Arc::new(policy),
-            cells: vec![((Some(0), Some(2)), 12), ((Some(0), Some(1)), 30)],
+            cells,
             rows: vec![(between, 12)],
+            steps,
             events: Vec::new(),
             dropped_events: 0,
             folded: 0,
@@ -154,13 +162,14 @@ fn flows() -> FlowsView {
     FlowsView { rows: rows.collect(), forgotten: 0 }
 }
 
-/// A class that nothing here is of, and the team of the shop.
+/// A class that nothing here is of, the team of the shop, and that it is polled.
 fn directory() -> Directory {
     let shop = Service { namespace: "prod".into(), ..Service::new("shop", Source::Container) };
     let mut labels = ContainerLabels::new(&["team".to_owned()]);
     labels.add(&shop, |_| Some("payments"));
     let system = Pattern::parse("kube-system/*").into_iter().collect();
-    Directory { classes: Classes { system, ..Classes::default() }, labels }
+    let polled = Pattern::parse("prod/shop").into_iter().collect();
+    Directory { classes: Classes { system, polled, ..Classes::default() }, labels }
 }
 
 /// Two edges, a listener's row, three listening sockets, a hook that is off.

@@ -36,7 +36,10 @@ pub struct ServiceView {
 /// Every service of an edge, listener or registration, sorted by namespace and name, without the
 /// unknown ones; their health is that of `traffic`, which took this many seconds.
 pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<ServiceView> {
-    let mut found = Found { views: BTreeMap::new(), traffic, window_seconds: seconds };
+    let classes = &snapshot.related.directory.classes;
+    let is_polled = |name: &str, namespace: &str| classes.is_polled(name, namespace);
+    let mut found =
+        Found { views: BTreeMap::new(), traffic, is_polled: &is_polled, window_seconds: seconds };
     found.meet_all(snapshot.edges.iter().map(|edge| &*edge.labels), &snapshot.listeners);
     for registration in snapshot.reservations.state.registry.iter() {
         let now = snapshot.taken_seconds as u64;
@@ -56,14 +59,16 @@ pub fn services(snapshot: &Snapshot, traffic: &Traffic, seconds: f64) -> Vec<Ser
     found.services()
 }
 
-/// The same of edges and listeners that come from elsewhere than from this host.
+/// The same of edges and listeners that come from elsewhere than from this host; `is_polled` says of
+/// a name and namespace what [`Classes::is_polled`](super::directory::Classes::is_polled) does here.
 pub fn services_of<'a>(
     edges: impl Iterator<Item = &'a EdgeLabels>,
     listeners: &[ListenerView],
     traffic: &Traffic,
+    is_polled: &dyn Fn(&str, &str) -> bool,
     seconds: f64,
 ) -> Vec<ServiceView> {
-    let mut found = Found { views: BTreeMap::new(), traffic, window_seconds: seconds };
+    let mut found = Found { views: BTreeMap::new(), traffic, is_polled, window_seconds: seconds };
     found.meet_all(edges, listeners);
     found.services()
 }
@@ -73,6 +78,8 @@ struct Found<'a> {
     /// By namespace and name.
     views: BTreeMap<Key, ServiceView>,
     traffic: &'a Traffic,
+    /// Of a name and namespace.
+    is_polled: &'a dyn Fn(&str, &str) -> bool,
     window_seconds: f64,
 }
 
@@ -107,17 +114,18 @@ impl Found<'_> {
     }
 
     fn meet(&mut self, service: &Service) -> &mut ServiceView {
-        let Self { views, traffic, window_seconds } = self;
+        let Self { views, traffic, is_polled, window_seconds } = self;
         let view =
             views.entry((service.namespace.clone(), service.name.clone())).or_insert_with(|| {
                 let key = (service.name.clone(), service.namespace.clone());
+                let totals = traffic.of_service(&key, is_polled(&key.0, &key.1));
                 ServiceView {
                     service: service.clone(),
                     registered: Vec::new(),
                     registration: None,
                     listens: BTreeSet::new(),
                     serves: BTreeSet::new(),
-                    health: Health::of(&traffic.of_service(&key), *window_seconds),
+                    health: Health::of(&totals, *window_seconds),
                 }
             });
         if service.source < view.service.source {

@@ -292,7 +292,8 @@ pub(crate) mod tests {
     fn monitoring_and_the_system_are_left_out() {
         let all = |texts: &[&str]| texts.iter().filter_map(|text| Pattern::parse(text)).collect();
         let check = |monitoring: &[&str], system: &[&str], expected: &[&str], nodes: usize| {
-            let classes = Classes { monitoring: all(monitoring), system: all(system) };
+            let classes =
+                Classes { monitoring: all(monitoring), system: all(system), polled: Vec::new() };
             let graph = Graph::new(&view(), None).of_applications(&classes);
             let edges: Vec<String> =
                 graph.edges.iter().map(|e| format!("{}>{}", e.client, e.server)).collect();

@@ -11,6 +11,7 @@
 //! response; so that side evaluates it, primary or not.
 
 mod total;
+mod window;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use self::total::Total;
+pub use self::window::{InWindow, Steps};
 use super::attributed::{Attributed, Counted, Counts, Name};
 use super::delta::{Delta, EdgeId};
 use super::line_shares::LineShares;
@@ -46,6 +48,7 @@ pub struct Violations {
     not_allowed: Attributed<Between, Count>,
     plaintext: Attributed<Between, Count>,
     cells: HashMap<(Segment, Segment), u64>,
+    steps: Steps,
     events: VecDeque<Arc<Event>>,
     dropped_events: u64,
     lines: LineShares,
@@ -95,6 +98,8 @@ pub struct SegmentsView {
     pub cells: Vec<((Segment, Segment), u64)>,
     /// Violations by their ends.
     pub rows: Vec<(Between, u64)>,
+    /// Both, of the last minutes.
+    pub steps: Steps,
     /// The latest events, oldest first.
     pub events: Vec<Arc<Event>>,
     /// Events that were dropped for later ones.
@@ -158,6 +163,7 @@ impl Violations {
             not_allowed: Attributed::new(MAX_ROWS, MAX_ROWS),
             plaintext: Attributed::new(MAX_ROWS, MAX_ROWS),
             cells: HashMap::new(),
+            steps: Steps::default(),
             events: VecDeque::new(),
             dropped_events: 0,
             lines: LineShares::default(),
@@ -178,10 +184,12 @@ impl Violations {
         for edge in closed {
             self.evaluated.remove(edge.0);
         }
+        self.steps.turn(now);
         let (mut not_allowed, mut plaintext) = (Vec::new(), Vec::new());
         for delta in deltas {
             for Violation { between, connections } in self.evaluate(delta).into_iter().flatten() {
                 if connections > 0 {
+                    self.steps.violated(&between, connections);
                     let tenant = tenant(delta.actor());
                     if let Some(event) = self.report(Event::new(now, &between, connections, delta))
                         && self.lines.admit(tenant)
@@ -219,6 +227,7 @@ impl Violations {
             policy: Arc::clone(&self.policy),
             cells,
             rows,
+            steps: self.steps.clone(),
             events: self.events.iter().cloned().collect(),
             dropped_events: self.dropped_events,
             folded: self.not_allowed.folded() + self.plaintext.folded(),
@@ -230,13 +239,14 @@ impl Violations {
     fn evaluate(&mut self, delta: &Delta) -> [Option<Violation>; 2] {
         let is_known = !delta.is_overflow && delta.key.remote != UNSPECIFIED;
         let Some(is_primary) = delta.evaluates.filter(|_| is_known) else { return [None, None] };
-        let Self { policy, evaluated, cells, unverified, .. } = self;
+        let Self { policy, evaluated, cells, steps, unverified, .. } = self;
         let evaluated = evaluated.get_or_insert_with(delta.id.0, Evaluated::default);
         if let Some(count) = evaluated.cell.and_then(|cell| cells.get_mut(&cell)) {
             *count = count.saturating_sub(evaluated.opened.seen);
         }
         // Earlier connections belong to the former service.
         let is_another = delta.is_another();
+        let before = (evaluated.cell, evaluated.opened.seen);
         evaluated.opened.see(delta.opened(), is_another);
         evaluated.plaintext.see(in_plaintext(delta), is_another);
         let (client_address, server_address) = ends(delta);
@@ -248,6 +258,7 @@ impl Violations {
         if let Some(cell) = evaluated.cell {
             *cells.entry(cell).or_default() += evaluated.opened.seen;
         }
+        steps.evaluated(before, (evaluated.cell, evaluated.opened.seen), is_another);
         let is_not_allowed = is_primary && policy.verdict(client, server) == Verdict::Violation;
         let is_unencrypted = delta.role == ROLE_SERVER
             && evaluated.plaintext.seen > 0

@@ -1,4 +1,4 @@
-//! Why an edge is not well, in words: what failed in the window, and what is stuck now.
+//! What is wrong with an edge, in words: what failed in the window, and what is stuck now.
 //!
 //! One list for the command line, the page, programs and [events](super::events). What keeps a client
 //! from connecting is first, then what happened to established connections, then what waits.

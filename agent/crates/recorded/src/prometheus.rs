@@ -80,8 +80,16 @@ pub struct Recorded {
     agents: Vec<Agent>,
     rows: BTreeMap<Key, Row>,
     listeners: Vec<ListenerView>,
-    /// How names were found, and the class of services; by namespace and name.
-    info: BTreeMap<Name, (Source, String)>,
+    /// By namespace and name.
+    info: BTreeMap<Name, Info>,
+}
+
+/// What agents say of a service.
+#[derive(Debug)]
+struct Info {
+    source: Source,
+    class: String,
+    is_polled: bool,
 }
 
 /// A service: its namespace and its name.
@@ -191,7 +199,11 @@ impl Recorded {
         let labels: Vec<_> = counted.iter().map(|one| Arc::clone(&one.labels)).collect();
         let traffic = Traffic::of([counted]);
         let edges = labels.iter().map(|labels| &**labels);
-        let services = health::services_of(edges, listeners, &traffic, window.seconds);
+        let is_polled = |name: &str, namespace: &str| {
+            let info = self.info.get(&(namespace.to_owned(), name.to_owned()));
+            info.is_some_and(|info| info.is_polled)
+        };
+        let services = health::services_of(edges, listeners, &traffic, &is_polled, window.seconds);
         let services = services.iter().map(ToApi::to_api).collect();
         Services { timestamp: window.until, window: *window, services }
     }
@@ -202,7 +214,7 @@ impl Recorded {
         if services.is_empty() {
             let is_drawn = |namespace: &str, name: &str| {
                 let info = self.info.get(&(namespace.to_owned(), name.to_owned()));
-                info.is_none_or(|(_, class)| class == APPLICATION)
+                info.is_none_or(|info| info.class == APPLICATION)
             };
             edges.edges.retain(|edge| {
                 is_drawn(&edge.client_namespace, &edge.client)
@@ -247,8 +259,10 @@ impl Recorded {
                 );
                 let source = source(series.label("source"));
                 let class = series.label("class").to_owned();
-                let known = self.info.entry(name).or_insert((source, class));
-                known.0 = known.0.min(source);
+                let info = Info { source, class, is_polled: false };
+                let known = self.info.entry(name).or_insert(info);
+                known.source = known.source.min(source);
+                known.is_polled |= series.label("polled") == "true";
                 continue;
             }
             if let Some(key) = edge_of(series) {
@@ -313,7 +327,7 @@ impl Recorded {
             Err(_) if text == INTERNET => Source::Internet,
             Err(_) => Source::Unknown,
         };
-        let source = self.info.get(name).map_or_else(guess, |(source, _)| *source);
+        let source = self.info.get(name).map_or_else(guess, |info| info.source);
         Service::new(text, source).within(namespace)
     }
 }

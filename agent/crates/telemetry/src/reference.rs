@@ -257,7 +257,7 @@ const REASONS_EXPLAINED: [&str; REASONS] = [
     "the kernel skipped a run of a program that was already running on that CPU: what it would have counted is missing",
     "the table is nearly full and the tenant (cgroup and network namespace, or user) has its share: counted in a row `other` of that tenant, whose namespace names it; others still find room",
     "the response came from no buffer of its program: sent from a file, by io_uring, splice or sendmmsg, or by a 32-bit program",
-    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged; of a DNS lookup: no message that can be read; of an operation: where its message, or one before it, ends cannot be told, so requests are not counted until the connection's next exchange",
+    "the first bytes are none of a response of the connection's protocol: an answer given before the request was complete, or a protocol that was misjudged; of a DNS lookup: not a readable message; of an operation: where its message, or one before it, ends is unknown, so requests are not counted until the connection's next exchange",
     "a program closed its socket within a second of a DNS query, without a response: it may have had its answer from another server",
     "of an operation: packets of a request arrived in the wrong order, or its beginning was not seen; its response was, and its method is not known",
     "of an operation: more than 32 requests were open on a connection, or one packet had more than 2048 lines",

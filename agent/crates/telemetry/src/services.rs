@@ -12,8 +12,8 @@ use model::service::Source;
 pub(super) const METRICS: &[Metric] = &[Metric {
     name: "portolan_service_info",
     kind: Kind::Gauge,
-    help: "Always 1: a service on an edge or a listener, the source of its name, its class (application, monitoring or system), and the labels of its pods or containers that names.labels lists.",
-    labels: &["service", "service_namespace", "source", "class", "label_*"],
+    help: "Always 1: a service on an edge or a listener, the source of its name, its class (application, monitoring or system), polled=\"true\" if names.polled lists it, and the labels of its pods or containers that names.labels lists.",
+    labels: &["service", "service_namespace", "source", "class", "polled", "label_*"],
     fed_by: "identity",
     render,
 }];
@@ -39,8 +39,10 @@ fn render(view: &View, samples: &mut Samples<'_>) -> fmt::Result {
             ("source", source.as_str()),
             ("class", directory.classes.of(name, namespace).as_str()),
         ];
-        let of_containers: Vec<(&str, &str)> = directory.labels.of(name, namespace).collect();
-        samples.integer(Some(&(labels, of_containers)), 1)?;
+        let polled = directory.classes.is_polled(name, namespace).then_some(("polled", "true"));
+        let of_containers = directory.labels.of(name, namespace);
+        let more: Vec<(&str, &str)> = polled.into_iter().chain(of_containers).collect();
+        samples.integer(Some(&(labels, more)), 1)?;
     }
     Ok(())
 }

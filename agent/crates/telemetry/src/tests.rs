@@ -118,6 +118,10 @@ fn every_sample_belongs_to_a_listed_metric_and_carries_its_labels() {
             .filter(|(label, _)| label != "le")
             .map(|(label, _)| listed_name(label))
             .collect();
+        // Only of services that are.
+        if metric.labels.contains(&"polled") && !names.iter().any(|label| label == "polled") {
+            names.insert(4, "polled".to_owned());
+        }
         if metric.labels.contains(&"label_*") && !names.iter().any(|label| label == "label_*") {
             names.push("label_*".to_owned());
         }

@@ -17,7 +17,7 @@ pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "portolan_requests_waited_total",
         kind: Kind::Counter,
-        help: "Requests that took at least half a second, one right after the other on a connection: long polling, or a client that keeps a slow server busy. Also in the request durations. Absent where there were none.",
+        help: "Requests that took at least half a second, one right after the other on a connection: long polling, or a client that keeps a slow server busy; which of the two, health and the latency objective judge by the other requests of the server and by names.polled. Also in the request durations. Absent where there were none.",
         labels: EDGE,
         fed_by: "sk_data_ready, sock_send_length",
         render: waited,

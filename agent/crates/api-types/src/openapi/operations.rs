@@ -237,9 +237,10 @@ pub const OPERATIONS: &[Operation] = &[
     get(
         "/api/v1/segments",
         "segments",
-        "Declared segments and violations; 404 if none is declared",
+        "Declared segments and violations, since the agent started by default; 404 if none is declared",
         Shape::of::<Segments>(),
-    ),
+    )
+    .with(&[WINDOW]),
     change(
         "POST",
         "/api/v1/reservations",

@@ -23,8 +23,8 @@ Examples:
 
 The first three take backends, weights, algorithm and timeouts from what the agent has observed of
 the service; comments give the figures. --for toml writes all of it as a file, to be edited, kept
-and used with --spec. What a program cannot be told is listed at the top of its configuration and
-on standard error. Nothing is written to the balancer: `portolan balance deploy` does that.
+and used with --spec. Settings that a program does not support are listed at the top of its
+configuration and on standard error. Nothing is written to the balancer: `portolan balance deploy` does that.
 
 All keys of the file, with their defaults or an example:
 

@@ -143,7 +143,11 @@ pub(super) mod tests {
             conflicts: serde_json::from_str(include_str!("../../../server/golden/conflicts.json"))
                 .expect("the answer of an agent"),
             balance: convert::balance(&snapshot, Some(60), &[]),
-            segments: snapshot.related.segments.as_ref().map(|it| convert::segments(&snapshot, it)),
+            segments: snapshot
+                .related
+                .segments
+                .as_ref()
+                .map(|it| convert::segments(&snapshot, it, WindowChoice::Start)),
             changes: convert::events(&snapshot, EventRange { after: None, limit: 1000 }, |_| true),
         }
     }

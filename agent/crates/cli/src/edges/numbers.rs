@@ -24,7 +24,7 @@ pub fn client(edge: &Edge) -> String {
     }
 }
 
-/// What is not well, most important first, behind a mark if a user can have made it up; `-` if nothing
+/// Problems, most important first, behind a mark if a user can have made it up; `-` if nothing
 /// is.
 pub fn why(edge: &Edge) -> String {
     if edge.why.is_empty() && edge.unverified_user.is_none() {

@@ -23,9 +23,9 @@ use crate::{Outcome, Output, human, print, watch};
 const ABOUT: &str = "\
 Checks are made by this command: with its caller's rights, in its caller's network namespace, and only as
 long as it runs. The agent makes none. A check passes if a connection is accepted (tcp), or if GET is
-answered with a status from 200 to 399 (http). What passes is renewed for its TTL; what does not expires
-after it: it is no endpoint any more in `services discover`, exports and service discovery. It comes back
-when it passes again, for an hour, or when it is registered again.
+answered with a status from 200 to 399 (http). An endpoint that passes is renewed for its TTL. One that
+does not expires after its TTL: it is removed from `services discover`, exports and service discovery. It
+comes back when it passes again within an hour, or when it is registered again.
 
 Run it as a service (Restart=always) with --every of a third of the shortest TTL. Renewing needs the
 agent's Unix socket; --no-renew only checks.";
@@ -94,7 +94,7 @@ pub(super) fn run(arguments: &MonitorArgs) -> anyhow::Result<Outcome> {
     watch::every(Duration::from_secs(every), look).map(|()| Outcome::Done)
 }
 
-/// What is shown of one round, and whether anything in it is not well. The next one comes after `every`
+/// What is shown of one round, and whether there is a problem in it. The next one comes after `every`
 /// seconds.
 fn look(arguments: &MonitorArgs, every: Option<u64>) -> anyhow::Result<(String, bool)> {
     let MonitorArgs { timeout, no_renew, over: Over { window }, target, .. } = arguments;

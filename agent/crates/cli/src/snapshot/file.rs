@@ -214,7 +214,7 @@ mod tests {
             snapshot.responses.insert(request.to_owned(), body);
         }
         let said = "no segments are declared".to_owned();
-        snapshot.refused.insert("/api/v1/segments".to_owned(), said);
+        snapshot.refused.insert("/api/v1/segments?window=start".to_owned(), said);
         snapshot
     }
 

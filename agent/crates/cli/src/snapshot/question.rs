@@ -105,15 +105,14 @@ pub(super) fn requests(more: &[WindowChoice]) -> Vec<String> {
     windows.extend(more);
     let mut all = Vec::new();
     for window in windows {
-        for route in ["edges", "services", "balance", "timeouts", "map"] {
+        for route in ["edges", "services", "balance", "timeouts", "map", "segments"] {
             all.push(format!("/api/v1/{route}?window={window}"));
         }
         if window != WindowChoice::Start {
             all.push(format!("/api/v1/edges?window={window}&by=address"));
         }
     }
-    for route in ["status", "listeners", "ports", "conflicts", "reservations", "segments", "flows"]
-    {
+    for route in ["status", "listeners", "ports", "conflicts", "reservations", "flows"] {
         all.push(format!("/api/v1/{route}"));
     }
     all.push(events());
@@ -196,6 +195,7 @@ impl Query {
                     }
                 }
             }
+            "/api/v1/segments" => plain(format!("{route}?window={}", self.window_or(Start)?)),
             "/api/v1/timeouts" => {
                 let window = self.window_or(Last(WindowChoice::LONGEST_SECONDS))?;
                 let stored = format!("{route}?window={window}");

@@ -17,6 +17,7 @@ use agent_common::reset::{
 use agent_common::wire::Wire as _;
 
 use super::*;
+use crate::directory::Pattern;
 use crate::fixture;
 use crate::recent::Recent;
 use crate::service::Source;
@@ -67,7 +68,9 @@ impl World {
         self.1.update(now_us, &updated.deltas.closed, &updated.deltas.edges);
         let (edges, recent, listeners) = (updated.edges, self.1.view(), Vec::new());
         let (steps, seconds) = recent.steps(300);
-        let snapshot = Snapshot { taken_seconds: now, edges, listeners, ..fixture::snapshot() };
+        let mut snapshot = Snapshot { taken_seconds: now, edges, listeners, ..fixture::snapshot() };
+        Arc::make_mut(&mut snapshot.related.directory).classes.polled =
+            Pattern::parse("queue").into_iter().collect();
         let found = services(&snapshot, &Traffic::of(steps), seconds);
         found.into_iter().find(|view| *view.service.name == *wanted).expect("a service").health
     }
@@ -334,6 +337,28 @@ fn polls_that_wait_do_not_make_a_server_slow_that_answers_others() {
     let slow = answering(&[(3, 1000), (20, 5_000_000)], 20);
     assert_eq!((&slow.reasons[..], slow.waits), (&[HealthReason::Slow][..], 0));
     assert!(slow.p99_seconds.is_some_and(|p99| (4.9..5.0).contains(&p99)), "{slow:?}");
+}
+
+/// The same connections: long requests one right after the other, and nothing else.
+#[test]
+fn a_server_that_is_said_to_be_polled_is_not_slow_while_its_clients_wait_and_any_other_is() {
+    let check = |server: &str, long: u64, waits: u64, expected: &[HealthReason]| {
+        let mut world = World::default();
+        let mut one = edge(ROLE_SERVER, 5, 0, 0, 0);
+        world.health_as(server, 0.0, &[one.clone()]);
+        let counters = Arc::make_mut(&mut one.counters);
+        (0..long).for_each(|_| counters.request.observe(5_000_000));
+        counters.waits = waits;
+        let found = world.health_as(server, 30.0, &[one]);
+        assert_eq!((&found.reasons[..], found.requests), (expected, long), "{server}");
+        found
+    };
+    let polled = check("queue", 20, 20, &[]);
+    assert_eq!((polled.state, polled.waits, polled.p99_seconds), (HealthState::Ok, 20, None));
+    check("db", 20, 20, &[HealthReason::Slow]);
+    // Long requests with pauses between them are slow anywhere.
+    let slow = check("queue", 20, 15, &[HealthReason::Slow]);
+    assert!(slow.p99_seconds.is_some_and(|p99| p99 > 4.0), "{slow:?}");
 }
 
 #[test]

@@ -49,7 +49,9 @@ pub(super) struct Side {
     /// Failures while the server was stopping; in none of the others.
     pub(super) stopping: u64,
     pub(super) requests: Histogram,
-    /// Long requests that waited on purpose.
+    /// Long requests one right after the other on a connection.
+    pub(super) long: u64,
+    /// Those of them that waited on purpose, as the other connections of the service show.
     pub(super) waits: u64,
     /// Responses whose status is known, and those of them that are errors of the server.
     pub(super) responses: u64,
@@ -110,9 +112,14 @@ impl Traffic {
         all
     }
 
-    /// What a service did.
-    pub(super) fn of_service(&self, service: &Key) -> Totals {
-        self.0.get(service).cloned().unwrap_or_default()
+    /// What a service did; `is_polled`: long requests in a row wait for events there.
+    pub(super) fn of_service(&self, service: &Key, is_polled: bool) -> Totals {
+        let mut totals = self.0.get(service).cloned().unwrap_or_default();
+        if is_polled {
+            totals.by_clients.take_all_waits();
+            totals.by_itself.take_all_waits();
+        }
+        totals
     }
 
     /// Adds what happened at one time.
@@ -181,7 +188,7 @@ impl Totals {
         side.aborts += counters.aborted();
         side.unanswered += counters.unanswered;
         side.requests.merge(&counters.request);
-        side.waits += counters.waits;
+        side.long += counters.waits;
         for (status, count) in counters.responses.iter().take(STATUSES).enumerate() {
             side.responses += count;
             side.errors += if is_error(status) { *count } else { 0 };
@@ -207,9 +214,14 @@ impl Side {
         let bounds = BOUNDS_US.iter().zip(&self.requests.buckets);
         let fast: u64 =
             bounds.take_while(|(bound, _)| **bound <= FAST_US).map(|(_, count)| count).sum();
-        if fast < self.waits {
-            self.waits = 0;
+        if fast >= self.long {
+            self.waits = self.long;
         }
+    }
+
+    /// The same of a server whose clients are known to wait for events.
+    fn take_all_waits(&mut self) {
+        self.waits = self.long;
     }
 
     fn merge(&mut self, other: &Self) {
@@ -221,6 +233,7 @@ impl Side {
             unanswered,
             stopping,
             requests,
+            long,
             waits,
             responses,
             errors,
@@ -232,6 +245,7 @@ impl Side {
         *unanswered += other.unanswered;
         *stopping += other.stopping;
         requests.merge(&other.requests);
+        *long += other.long;
         *waits += other.waits;
         *responses += other.responses;
         *errors += other.errors;

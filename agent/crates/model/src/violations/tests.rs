@@ -92,6 +92,14 @@ fn a_connection_seen_from_both_sides_violates_once() {
     let view = world.0.view();
     assert_eq!((view.events.len(), view.events[0].connections), (1, 4));
     assert_eq!(view.cells, [((Some(0), Some(2)), 4)]);
+    let lately = view.steps.last(60);
+    assert_eq!((&lately.cells, &lately.rows), (&view.cells, &view.rows));
+    // A minute later it is not in the window any more, and still since the start.
+    world.1 += 100.0;
+    world.drain(&both(4), &labels);
+    let view = world.0.view();
+    assert_eq!((view.steps.last(60).cells, view.steps.last(60).rows), (vec![], vec![]));
+    assert_eq!(view.cells, [((Some(0), Some(2)), 4)]);
 }
 
 #[test]
@@ -180,7 +188,9 @@ fn a_late_name_makes_what_came_before_a_violation_once() {
         world.drain(&edges, labels);
         assert_eq!(world.total(), 3);
     }
-    assert_eq!(world.0.view().cells, [((Some(0), Some(2)), 3)]);
+    let view = world.0.view();
+    assert_eq!(view.cells, [((Some(0), Some(2)), 3)]);
+    assert_eq!(view.steps.last(60).cells, view.cells);
 }
 
 #[test]
@@ -213,6 +223,7 @@ fn a_slot_used_again_goes_on_in_the_row_of_its_names() {
     }
     assert_eq!(world.total(), 9);
     assert_eq!(world.0.view().cells[0].1, 9);
+    assert_eq!(world.0.view().steps.last(60).cells[0].1, 9);
     // A row outlives its last slot, so that it is read.
     for _ in 0..ENDED_SECONDS {
         world.drain(&[], &named);

@@ -18,6 +18,7 @@ const OWN: &[&str] = &[
     "kernel",
     "le",
     "phase",
+    "polled",
     "port",
     "protocol",
     "qtype",

@@ -2,16 +2,17 @@
 
 use api_types::{
     Backend, Balance, BalanceGroup, Distribution, Map, MapEdge, MapNode, Segment, SegmentEvent,
-    SegmentPair, Segments, Timestamp, Violation, ViolationReason, Window,
+    SegmentPair, Segments, Timestamp, Violation, ViolationReason, Window, WindowChoice,
 };
 use model::balance::{self, TOLERANCE};
 use model::map::{Graph, Link, Traffic};
 use model::relations::{Ends, ServiceName};
 use model::segments::{Declared, Policy, Reason, Verdict};
 use model::snapshot::Snapshot;
-use model::violations::{Between, Event, SegmentsView};
+use model::violations::{Between, Event, InWindow, SegmentsView};
 
 use super::ToApi;
+use super::edges::since_start;
 
 /// The map that `snapshot` shows of the last `window` seconds, or since the agent started: of
 /// applications, or around the services that are asked for, whatever they are.
@@ -58,10 +59,18 @@ pub fn balance(snapshot: &Snapshot, window: Option<u64>, services: &[String]) ->
     Balance { timestamp, window, tolerance: TOLERANCE, groups }
 }
 
-/// The response for `view`, taken with `snapshot`.
-pub fn segments(snapshot: &Snapshot, view: &SegmentsView) -> Segments {
-    let SegmentsView { policy, cells, rows, events, dropped_events, folded: _, unverified: _ } =
-        view;
+/// The response for `view`, taken with `snapshot`, over a window.
+pub fn segments(snapshot: &Snapshot, view: &SegmentsView, window: WindowChoice) -> Segments {
+    let SegmentsView { policy, events, dropped_events, steps, folded: _, unverified: _, .. } = view;
+    let InWindow { cells, rows, seconds } = match window {
+        WindowChoice::Last(seconds) => steps.last(seconds),
+        WindowChoice::Start => InWindow {
+            cells: view.cells.clone(),
+            rows: view.rows.clone(),
+            seconds: since_start(snapshot),
+        },
+    };
+    let timestamp = Timestamp::from_seconds(snapshot.taken_seconds);
     let mut matrix = Vec::new();
     for client in policy.with_outside() {
         for server in policy.with_outside() {
@@ -80,7 +89,8 @@ pub fn segments(snapshot: &Snapshot, view: &SegmentsView) -> Segments {
         }
     }
     Segments {
-        timestamp: Timestamp::from_seconds(snapshot.taken_seconds),
+        timestamp,
+        window: Window::before(timestamp, seconds),
         segments: declared(policy),
         matrix,
         violations: rows.iter().map(violation).collect(),

@@ -90,10 +90,25 @@ async fn timeouts(
     Ok(Json(convert::timeouts(&snapshot, window, &wanted.services())))
 }
 
-async fn segments(State(api): State<Api>) -> Result<Json<Segments>, Failure> {
+/// A window.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Over {
+    /// Up to now.
+    window: Option<WindowChoice>,
+}
+
+async fn segments(
+    State(api): State<Api>,
+    wanted: Result<Query<Over>, QueryRejection>,
+) -> Result<Json<Segments>, Failure> {
+    let known =
+        format!("window=DURATION from 1s to {}s, or window=start", WindowChoice::LONGEST_SECONDS);
+    let Query(Over { window }) = wanted.map_err(|rejection| Failure::query(&rejection, &known))?;
+    let window = window.unwrap_or(WindowChoice::Start);
     let snapshot = api.source.fresh().await?;
     match &snapshot.related.segments {
-        Some(view) => Ok(Json(convert::segments(&snapshot, view))),
+        Some(view) => Ok(Json(convert::segments(&snapshot, view, window))),
         None => Err(Failure(
             StatusCode::NOT_FOUND,
             "no segments are declared; declare them in the configuration file with [segments.NAME], `portolan segments --help` shows how".to_owned(),

@@ -45,7 +45,7 @@ envoy --mode validate, caddy validate; a second Traefik), swapped in by a rename
 signal counts as a reload only if new workers start. Then the agent's counts are watched: if
 connects or requests fail, requests take longer, or shares are off, the version before is put back
 and loaded, and the exit code is 1. A part of an nginx or Caddy configuration is judged in its place,
-in a mount namespace that nobody else sees, which needs root.
+in a private mount namespace, which needs root.
 
 The agent reads no payload: an answer 502 or 503 that the balancer gives by itself is a response like
 any other. What it sees are the failed connects and requests behind it.";
