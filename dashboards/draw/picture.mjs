@@ -7,7 +7,7 @@ const browser = await chromium.launch({
   executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
   args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update'],
 });
-const tab = await browser.newPage({ viewport: { width: 1460, height: 900 } });
+const tab = await browser.newPage({ viewport: { width: 1580, height: 900 } });
 const errors = [];
 tab.on('pageerror', (error) => errors.push(String(error)));
 for (const picture of pictures) {

@@ -2,6 +2,7 @@
 //! host, numbers are not written with prefixes such as `393m`, and the team of the service is a
 //! label.
 
+use super::namespaces;
 use super::rules::Rule;
 
 /// The label that Alertmanager routes by.
@@ -72,6 +73,10 @@ pub fn check(rule: &Rule, report: &mut impl FnMut(String)) {
                 "annotations.{key} uses humanize, which writes 0.39 as 393m: give a rate per minute and use printf"
             ));
         }
+    }
+    for (key, text) in &rule.annotations {
+        let mut report = |what: String| report(format!("annotations.{key}: {what}"));
+        actions(text).for_each(|action| namespaces::check_query(action, &mut report));
     }
     let team = rule.labels.get(TEAM).map(String::as_str);
     if subject == Subject::Service && team != Some(TEAM_OF_SERVER) {

@@ -12,6 +12,7 @@ use promql_parser::parser::VectorSelector;
 use super::alert_texts;
 use super::catalogue::Catalogue;
 use super::hiding::{SEVERITIES, Severities};
+use super::namespaces;
 use super::promql::{milliseconds, parse, selectors};
 use super::rules::{Rule, RuleFile};
 use super::{Dashboards, Look};
@@ -90,6 +91,7 @@ impl<'a> Names<'a> {
         for selector in selectors(&expr) {
             self.check_selector(selector, report);
         }
+        namespaces::check_expression(&expr, report);
     }
 
     fn check_selector(&self, selector: &VectorSelector, report: &mut impl FnMut(String)) {

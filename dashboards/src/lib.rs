@@ -16,6 +16,7 @@ pub mod draw;
 mod hiding;
 mod kubernetes;
 mod limits;
+mod namespaces;
 mod panel;
 mod promql;
 mod rules;

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use promql_parser::label::{MatchOp, Matcher};
+use promql_parser::parser::{AggregateExpr, Expr};
 use serde_json::Value;
 
 use super::alert_texts::Subject;
@@ -171,6 +173,161 @@ fn panels_lie_side_by_side() {
                 }
             }
         }
+    }
+}
+
+/// Pixels of a column of the grid on a screen 1920 px wide, beside Grafana's docked menu.
+const GRID_COLUMN: u64 = 65;
+/// Pixels around the content of a panel.
+const PANEL_EDGE: u64 = 24;
+/// A heading: of each letter, and what is around them (padding, the button of the filter).
+const LETTER: u64 = 8;
+const AROUND_HEADING: u64 = 36;
+/// Grafana makes no column narrower, and scrolls instead, unless its width is set.
+const LEAST_COLUMN: u64 = 150;
+
+/// The widths of a table's columns, by heading: those that are set, and an equal share of what is
+/// left for each of the others.
+fn column_widths(panel: &Value) -> Vec<(String, u64)> {
+    let room = panel["gridPos"]["w"].as_u64().unwrap() * GRID_COLUMN - PANEL_EDGE;
+    let overrides = panel["fieldConfig"]["overrides"].as_array().unwrap();
+    let set = |heading: &str| {
+        let of_it = overrides.iter().filter(|one| one["matcher"]["options"] == heading);
+        let mut properties = of_it.flat_map(|one| one["properties"].as_array().unwrap());
+        properties.find(|one| one["id"] == "custom.width")?["value"].as_u64()
+    };
+    let headings = organized(panel)["renameByName"].as_object().unwrap().values().map(word);
+    let columns: Vec<(&str, Option<u64>)> =
+        headings.map(|heading| (heading, set(heading))).collect();
+    let fixed: u64 = columns.iter().filter_map(|(_, width)| *width).sum();
+    let others = columns.iter().filter(|(_, width)| width.is_none()).count() as u64;
+    let share = room.saturating_sub(fixed).checked_div(others).unwrap_or_default();
+    let widths =
+        columns.iter().map(|(heading, width)| ((*heading).to_owned(), width.unwrap_or(share)));
+    widths.collect()
+}
+
+/// How the columns of a table are named and ordered.
+fn organized(table: &Value) -> &Value {
+    let transformations = table["transformations"].as_array().unwrap();
+    &transformations.iter().find(|one| one["id"] == "organize").unwrap()["options"]
+}
+
+fn tables(boards: &[(String, Value)]) -> Vec<(String, &Value)> {
+    let all = boards.iter().flat_map(|(path, board)| panels(board).map(move |panel| (path, panel)));
+    let tables = all.filter(|(_, panel)| panel["type"] == "table");
+    tables.map(|(path, panel)| (format!("{path}: {}", word(&panel["title"])), panel)).collect()
+}
+
+#[test]
+fn no_table_cuts_a_column_or_its_heading_off() {
+    let boards = boards();
+    let tables = tables(&boards);
+    assert!(tables.len() > 5, "only {} tables", tables.len());
+    for (place, table) in tables {
+        let room = table["gridPos"]["w"].as_u64().unwrap() * GRID_COLUMN - PANEL_EDGE;
+        let widths = column_widths(table);
+        let all: u64 = widths.iter().map(|(_, width)| width).sum();
+        assert!(all <= room, "{place}: columns of {all} px in a panel of {room} px");
+        for (heading, width) in widths {
+            let needed = heading.chars().count() as u64 * LETTER + AROUND_HEADING;
+            assert!(width >= needed, "{place}: {heading} needs {needed} px and has {width}");
+            let is_set = table["fieldConfig"]["overrides"].to_string();
+            let is_set = is_set.contains(&format!("\"value\":{width}}}"));
+            assert!(is_set || width >= LEAST_COLUMN, "{place}: {heading} has only {width} px");
+        }
+    }
+}
+
+#[test]
+fn every_label_of_a_table_has_a_heading() {
+    let boards = boards();
+    for (place, table) in tables(&boards) {
+        let known = |label: &str| {
+            let organized = organized(table);
+            !organized["renameByName"][label].is_null()
+                || organized["excludeByName"][label] == true
+                || label == "le"
+        };
+        for target in table["targets"].as_array().unwrap() {
+            let expr = promql::without_variables(word(&target["expr"]));
+            promql::visit(&promql::parse(&expr).unwrap(), &mut |expr| {
+                let Expr::Aggregate(AggregateExpr { modifier: Some(by), .. }) = expr else {
+                    return;
+                };
+                for label in &by.labels().labels {
+                    assert!(known(label), "{place}: {label} is a column without a heading");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn no_panel_counts_failed_connects_and_health_checks_as_resets() {
+    let mut read = 0;
+    for (path, board) in boards() {
+        for (title, expr) in expressions(&board) {
+            let expr = promql::parse(&promql::without_variables(&expr)).unwrap();
+            for selector in promql::selectors(&expr) {
+                let name = selector.name.as_deref().unwrap_or_default();
+                if !name.contains("portolan_tcp_resets") {
+                    continue;
+                }
+                let text = selector.to_string();
+                let leaves_out = text.contains(r#"cause!~"no_listener|unused""#);
+                assert!(leaves_out, "{path}: {title}: {text}");
+                read += 1;
+            }
+        }
+    }
+    assert!(read >= 4, "only {read} panels read resets");
+}
+
+#[test]
+fn legends_tell_services_of_one_name_in_two_namespaces_apart() {
+    let mut named = 0;
+    for (path, board) in boards() {
+        for panel in panels(&board) {
+            for target in panel["targets"].as_array().unwrap() {
+                let (legend, expr) = (word(&target["legendFormat"]), word(&target["expr"]));
+                for name in namespaces::NAMES {
+                    if !legend.contains(&format!("{{{{{name}}}}}")) {
+                        continue;
+                    }
+                    let joined = format!("\"{name}\", \"/\", \"{}\"", namespaces::of(name));
+                    assert!(expr.contains(&joined), "{path}: {}: {expr}", panel["title"]);
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(named > 30, "only {named} legends name a service");
+}
+
+#[test]
+fn the_map_has_a_node_per_namespace_and_none_for_loopback() {
+    let boards = boards();
+    let all = boards.iter().flat_map(|(_, board)| panels(board));
+    let map = all.into_iter().find(|panel| panel["type"] == "nodeGraph").unwrap();
+    for target in map["targets"].as_array().unwrap() {
+        let expr = promql::parse(&promql::without_variables(word(&target["expr"]))).unwrap();
+        let mut of_pairs = 0;
+        for selector in promql::selectors(&expr) {
+            if selector.name.as_deref().is_some_and(|name| name.starts_with("pair:")) {
+                for end in ["client", "server"] {
+                    let leaves_out = |matcher: &Matcher| match &matcher.op {
+                        MatchOp::NotRe(re) => {
+                            matcher.name == end && re.is_match("127.0.0.1") && re.is_match("::1")
+                        }
+                        _ => false,
+                    };
+                    assert!(selector.matchers.matchers.iter().any(leaves_out), "{selector}");
+                }
+                of_pairs += 1;
+            }
+        }
+        assert!(of_pairs >= 2, "{expr}");
     }
 }
 

@@ -148,11 +148,11 @@ fn cost() -> Vec<Panel> {
             .query(format!("sum by (instance) (increase(portolan_memory_overflows_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} entered overflow mode")
             .query(format!("sum by (instance) (increase(portolan_sockets_spilled_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} sockets without room")
             .or_else("none"),
-        Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 24)
+        Panel::lines("Lookups on the host", "Lookups of processes, namespaces and sockets by outcome, and threads that hang in one past its deadline. Failed ones are mostly processes that have ended.", Unit::Count, 12)
             .query(format!("sum by (kind, result) (increase(portolan_probes_total{{{AGENTS}, result!=\"ok\"}}[$__rate_interval])) > 0"), "{{kind}}: {{result}}")
             .query(format!("sum by (instance) (portolan_probes_stuck{{{AGENTS}}}) > 0"), "{{instance}} threads that hang")
             .or_else("none"),
-        Panel::lines("Unverified events", "What users did within namespaces that they made, and can have made up there: in no other panel and no rule. trusted_users names the users of rootless container engines.", Unit::Count, 24)
+        Panel::lines("Unverified events", "What users did within namespaces that they made, and can have made up there: in no other panel and no rule. trusted_users names the users of rootless container engines.", Unit::Count, 12)
             .query(format!("sum by (instance, user, kind) (increase(portolan_unverified_events_total{{{AGENTS}}}[$__rate_interval])) > 0"), "{{instance}} user {{user}}: {{kind}}")
             .or_else("none"),
     ]

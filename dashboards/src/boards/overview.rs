@@ -5,7 +5,10 @@ use super::super::board::{Board, Row};
 use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
 use super::super::promql::{EDGE, SERVICE as OF_SERVICE};
-use super::{CLUSTER, NAMESPACE, SERVICE, SERVICE_URL, TABLE_LABELS, TO};
+use super::{
+    CLUSTER, ENDS, LOOPBACK, NAMESPACE, NAMESPACE_WIDTH, RESETS, SERVICE, SERVICE_URL,
+    TABLE_LABELS, TO, named, within_range,
+};
 
 pub fn board(limits: &Limits) -> Board {
     Board {
@@ -16,7 +19,7 @@ pub fn board(limits: &Limits) -> Board {
         explore: "topk(10, edge:portolan_request_duration_seconds:p99_5m)",
         rows: vec![
             Row { title: "Objectives", height: 4, panels: objectives(limits) },
-            Row { title: "Alerts", height: 10, panels: alerts_by_name() },
+            Row { title: "Alerts", height: 12, panels: alerts_by_name() },
             Row { title: "Worst edges", height: 10, panels: worst(limits) },
             Row { title: "Service map", height: 10, panels: map() },
             Row { title: "Over time", height: 9, panels: over_time(limits) },
@@ -89,15 +92,15 @@ fn objectives(limits: &Limits) -> Vec<Panel> {
             "Binds and listens that failed because another process holds the port, within the time range shown.",
             Unit::Count,
             5,
-            r#"round(sum(increase(portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}[$__range]))) or vector(0)"#,
+            format!("round(sum({})) or vector(0)", within_range(r#"portolan_port_conflicts_total{cluster=~"$cluster", errno="EADDRINUSE"}"#)),
         )
         .from(0.5, "red"),
         Panel::number(
             "Segment violations",
-            "Connections that the segment matrix does not allow, within the time range shown.",
+            "Connections that break the rules between segments, within the time range shown: pairs that are not allowed, or plain text where TLS is required.",
             Unit::Count,
             5,
-            r#"round(sum(increase(portolan_segment_violations_total{cluster=~"$cluster"}[$__range]))) or vector(0)"#,
+            format!("round(sum({})) or vector(0)", within_range(r#"portolan_segment_violations_total{cluster=~"$cluster"}"#)),
         )
         .from(0.5, "red"),
         Panel::number(
@@ -144,17 +147,19 @@ fn worst(limits: &Limits) -> Vec<Panel> {
                 column("RTT p50", Unit::Seconds, Some(0.1), format!("edge:portolan_tcp_rtt_seconds:p50_5m{{{TO}}} > 0")),
                 column("Requests", Unit::RequestsPerSecond, None, all("edge:portolan_request_duration_seconds:rate5m")),
                 column("Failed connects", Unit::PerMinute, Some(limits.failed_connects), format!("60 * sum by ({EDGE}) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}})")),
-                column("Resets", Unit::PerMinute, Some(limits.resets), format!("60 * {}", all("edge:portolan_tcp_resets:rate5m"))),
+                column("Resets", Unit::PerMinute, Some(limits.resets), format!("60 * sum by ({EDGE}) (edge:portolan_tcp_resets:rate5m{{{TO}, {RESETS}}})")),
                 column("Retransmits", Unit::Ratio, Some(limits.retransmits), format!("edge:portolan_tcp_retransmits:ratio_rate5m{{{TO}}}")),
             ],
         )
         .leads_to("Server", "Dashboard of this service", SERVICE_URL)
+        .wide("Client namespace", NAMESPACE_WIDTH)
+        .wide("Server namespace", NAMESPACE_WIDTH)
         .wide("Port", 70)
         .wide("Alerts", 85)
         .wide("P99", 95)
         .wide("RTT p50", 95)
         .wide("Requests", 105)
-        .wide("Failed connects", 155)
+        .wide("Failed connects", 160)
         .wide("Resets", 95)
         .wide("Retransmits", 130),
     ]
@@ -162,7 +167,7 @@ fn worst(limits: &Limits) -> Vec<Panel> {
 
 fn alerts_by_name() -> Vec<Panel> {
     let firing = r#"cluster=~"$cluster", alertname=~"Portolan.*""#;
-    let by = "alertname, severity, server, server_namespace, client, port, role, instance, team";
+    let by = "alertname, severity, server, server_namespace, client, client_namespace, port, role, instance, team";
     vec![
         Panel::table(
             "Firing alerts",
@@ -175,6 +180,7 @@ fn alerts_by_name() -> Vec<Panel> {
                 ("server_namespace", "Namespace"),
                 ("port", "Port"),
                 ("client", "Client"),
+                ("client_namespace", "Client namespace"),
                 ("role", "Side"),
                 ("instance", "Agent"),
                 ("team", "Team"),
@@ -190,18 +196,28 @@ fn alerts_by_name() -> Vec<Panel> {
         )
         .colored("Severity", &[("critical", "red"), ("warning", "orange"), ("info", "blue")])
         .leads_to("Alert", "Runbook", &format!("{}/runbooks/${{__data.fields.Alert}}.md", Look::DOCS))
-        .leads_to("Service", "Dashboard of this service", "/d/portolan-service?var-cluster=${cluster}&var-service=${__data.fields.Service}&${__url_time_range}")
+        .leads_to("Service", "Dashboard of this service", "/d/portolan-service?var-cluster=${cluster}&var-namespace=${__data.fields.Namespace}&var-service=${__data.fields.Service}&${__url_time_range}")
         .wide("Alert", 260)
-        .wide("Severity", 95)
-        .wide("Port", 80)
-        .wide("Side", 80)
+        .wide("Severity", 100)
+        .wide("Namespace", NAMESPACE_WIDTH)
+        .wide("Port", 70)
+        .wide("Client namespace", NAMESPACE_WIDTH)
+        .wide("Side", 75)
+        .wide("Agent", 160)
+        .wide("Team", 100)
+        .wide("Since", 130)
         .or_else("no alert fires"),
     ]
 }
 
 fn map() -> Vec<Panel> {
-    let edges = format!(
-        "(\n  sum by (client, server) (pair:portolan_request_duration_seconds:rate5m{{{TO}}}) > 0\n  or\n  0 * (sum by (client, server) (pair:portolan_tcp_connects_attempts:rate5m{{{TO}}}) > 0)\n)"
+    let services = format!("{TO}, client!~\"{LOOPBACK}\", server!~\"{LOOPBACK}\"");
+    let pair = "sum by (client, client_namespace, server, server_namespace)";
+    let edges = named(
+        format!(
+            "(\n  {pair} (pair:portolan_request_duration_seconds:rate5m{{{services}}}) > 0\n  or\n  0 * ({pair} (pair:portolan_tcp_connects_attempts:rate5m{{{services}}}) > 0)\n)"
+        ),
+        ENDS,
     );
     let end = |side: &str| format!("label_replace({edges}, \"id\", \"$1\", \"{side}\", \"(.*)\")");
     let ends = format!("count by (id) ({} or {})", end("client"), end("server"));
@@ -209,23 +225,28 @@ fn map() -> Vec<Panel> {
     let firing = "cluster=~\"$cluster\", alertname=~\"Portolan.*\", alertstate=\"firing\"";
     let of_servers = |severity: &str| {
         format!(
-            "max by (alertname, server) (ALERTS{{{firing}, alertname!=\"PortolanLocalPortsExhausted\", severity=\"{severity}\", server!=\"\"}})"
+            "max by (alertname, server, server_namespace) (ALERTS{{{firing}, alertname!=\"PortolanLocalPortsExhausted\", severity=\"{severity}\", server!=\"\"}})"
         )
     };
     let of_clients = format!(
-        "max by (alertname, server) (label_replace(ALERTS{{{firing}, alertname=\"PortolanLocalPortsExhausted\"}}, \"server\", \"$1\", \"client\", \"(.*)\"))"
+        "max by (alertname, server, server_namespace) (label_replace(label_replace(ALERTS{{{firing}, alertname=\"PortolanLocalPortsExhausted\"}}, \"server\", \"$1\", \"client\", \"(.*)\"), \"server_namespace\", \"$1\", \"client_namespace\", \"(.*)\"))"
     );
-    let state = format!(
-        "label_replace(label_replace({} or on (server) {of_clients} or on (server) 0.5 * {}, \"id\", \"$1\", \"server\", \"(.*)\"), \"subtitle\", \"$1\", \"alertname\", \"Portolan(.*)\")",
+    let or = "or on (server, server_namespace)";
+    let worst = format!(
+        "{} {or} {of_clients} {or} 0.5 * {}",
         of_servers("critical"),
         of_servers("warning")
+    );
+    let state = format!(
+        "label_replace(label_replace({}, \"id\", \"$1\", \"server\", \"(.*)\"), \"subtitle\", \"$1\", \"alertname\", \"Portolan(.*)\")",
+        named(worst, &["server"])
     );
     let nodes = format!(
         "label_join(\n  topk by (id) (1, max by (id, subtitle) ({state}))\n  and on (id) {ends}\n  or on (id) 0 * {ends},\n  \"title\", \"\", \"id\")"
     );
     vec![Panel::graph(
         "Service map",
-        "Applications, and the requests per second between them; 0 where they connect without requests. Red: a critical alert fires for the service, yellow: a warning; its name is below. Monitoring, health checkers and system services are left out (names.monitoring, names.system).",
+        "Applications, and the requests per second between them; 0 where they connect without requests. Red: a critical alert fires for the service, yellow: a warning; its name is below. Left out: monitoring, health checkers and system services (names.monitoring, names.system), and loopback addresses at which nothing listens.",
         Unit::RequestsPerSecond,
         24,
         nodes,
@@ -255,7 +276,7 @@ fn over_time(limits: &Limits) -> Vec<Panel> {
             8,
         )
         .query(
-            format!("topk(10, max by (server, server_namespace) (service_role:portolan_request_duration_seconds:p99_5m{{{TO}}}))"),
+            named(format!("topk(10, max by (server, server_namespace) (service_role:portolan_request_duration_seconds:p99_5m{{{TO}}}))"), &["server"]),
             "{{server}}",
         )
         .by_factors()
@@ -263,7 +284,7 @@ fn over_time(limits: &Limits) -> Vec<Panel> {
         .marked(),
         Panel::lines("Requests by service", "Requests per second of the ten busiest services.", Unit::RequestsPerSecond, 8)
             .query(
-                format!("topk(10, sum by (server, server_namespace) (service:portolan_request_duration_seconds:rate5m{{{TO}}}))"),
+                named(format!("topk(10, sum by (server, server_namespace) (service:portolan_request_duration_seconds:rate5m{{{TO}}}))"), &["server"]),
                 "{{server}}",
             ),
         Panel::lines(
@@ -273,7 +294,7 @@ fn over_time(limits: &Limits) -> Vec<Panel> {
             8,
         )
         .query(
-            format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate5m{{{TO}}} > 0)"),
+            named(format!("topk(10, pair:portolan_tcp_connects_failures:ratio_rate5m{{{TO}}} > 0)"), ENDS),
             "{{client}} → {{server}}",
         )
         .or_else("none")

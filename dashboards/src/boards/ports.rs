@@ -3,7 +3,7 @@
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
 use super::super::panel::{Column, Panel, Unit};
-use super::{CLUSTER, LISTENERS, NAMESPACE, SERVICE};
+use super::{CLUSTER, LISTENERS, NAMESPACE, SERVICE, named, within_range};
 
 /// A row of a table of listeners.
 const LABELS: &[(&str, &str)] = &[
@@ -62,8 +62,8 @@ fn conflicts() -> Vec<Panel> {
     vec![
         Panel::table(
             "Failed binds",
-            "Binds and listens that failed since the agents started. Held by: the service that holds the port; none if no process does, then the error gives the reason.",
-            14,
+            "Binds and listens that failed within the time range shown. Held by: the service that holds the port; none if no process does, then the error gives the reason.",
+            24,
             &[
                 ("claimant", "Service"),
                 ("claimant_namespace", "Namespace"),
@@ -73,15 +73,15 @@ fn conflicts() -> Vec<Panel> {
                 ("holder_namespace", "Holder namespace"),
                 ("errno", "Errno"),
             ],
-            &[column("Failures", Some(1.0), format!("sum by ({by}) (portolan_port_conflicts_total{{{mine}}})"))],
+            &[column("Failures", Some(1.0), format!("round(sum by ({by}) ({})) > 0", within_range(&format!("portolan_port_conflicts_total{{{mine}}}"))))],
         )
         .or_else("none"),
-        Panel::lines("Port reservations", "Reservations in force, and breaches of them.", Unit::Count, 5)
+        Panel::lines("Port reservations", "Reservations in force, and breaches of them.", Unit::Count, 12)
             .query(r#"sum by (origin) (portolan_port_reservations{cluster=~"$cluster"})"#, "reserved by {{origin}}")
             .query(r#"sum by (owner, offender, port, action) (increase(portolan_port_reservation_breaches_total{cluster=~"$cluster"}[$__rate_interval])) > 0"#, "breach: {{offender}} on {{port}} of {{owner}} ({{action}})")
             .or_else("none"),
-        Panel::lines("Failed binds by service", "Failed binds and listens per minute, by service and port.", Unit::PerMinute, 5)
-            .query(format!("60 * sum by (claimant, port) (rate(portolan_port_conflicts_total{{{mine}}}[$__rate_interval])) > 0"), "{{claimant}}: {{port}}")
+        Panel::lines("Failed binds by service", "Failed binds and listens per minute, by service and port.", Unit::PerMinute, 12)
+            .query(named(format!("60 * sum by (claimant, claimant_namespace, port) (rate(portolan_port_conflicts_total{{{mine}}}[$__rate_interval])) > 0"), &["claimant"]), "{{claimant}}: {{port}}")
             .or_else("none"),
     ]
 }
@@ -105,12 +105,13 @@ fn running_out(limits: &Limits) -> Vec<Panel> {
 fn queues() -> Vec<Panel> {
     vec![
         Panel::lines("Backlog in use", "Connections that are not accepted yet, as a share of the backlog limit; at 100 % the kernel drops new ones. The ten fullest.", Unit::Ratio, 12)
-            .query(format!("topk(10, portolan_listen_backlog{{{LISTENERS}}} / (portolan_listen_backlog_max{{{LISTENERS}}} > 0))"), "{{service}}:{{port}}")
+            .query(named(format!("topk(10, portolan_listen_backlog{{{LISTENERS}}} / (portolan_listen_backlog_max{{{LISTENERS}}} > 0) > 0)"), &["service"]), "{{service}}:{{port}}")
             .between(0.0, 1.0)
             .from(0.8, "red")
-            .marked(),
+            .marked()
+            .or_else("no connection waits"),
         Panel::lines("Listen drops", "Connections per minute that a listener dropped; the clients retry after a second or more.", Unit::PerMinute, 12)
-            .query(format!("60 * sum by (service, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval])) > 0"), "{{service}}:{{port}}")
+            .query(named(format!("60 * sum by (service, service_namespace, port) (rate(portolan_listen_overflows_total{{{LISTENERS}}}[$__rate_interval])) > 0"), &["service"]), "{{service}}:{{port}}")
             .or_else("none"),
     ]
 }

@@ -3,7 +3,11 @@
 use super::super::board::{Board, Row};
 use super::super::limits::Limits;
 use super::super::panel::{Panel, Unit};
-use super::{CLUSTER, FROM, NAMESPACE, SERVICE, TO};
+use super::{CLUSTER, FROM, NAMESPACE, RESETS, SERVICE, TO, named};
+
+/// The labels that name the other end, for [`named`].
+const CLIENT: &[&str] = &["client"];
+const SERVER: &[&str] = &["server"];
 
 pub fn board(limits: &Limits) -> Board {
     Board {
@@ -75,18 +79,18 @@ fn layers(limits: &Limits) -> Vec<Panel> {
 fn clients(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines("Requests by client", "Requests per second, by client.", Unit::RequestsPerSecond, 6)
-            .query(format!("sum by (client, client_namespace) (edge:portolan_request_duration_seconds:rate5m{{{TO}}})"), "{{client}}")
+            .query(named(format!("sum by (client, client_namespace) (edge:portolan_request_duration_seconds:rate5m{{{TO}}})"), CLIENT), "{{client}}")
             .stacked(),
         Panel::lines("P99 by client", "One request in 100 takes longer, for each client. Logarithmic axis.", Unit::Seconds, 6)
-            .query(format!("max by (client, client_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{TO}}})"), "{{client}}")
+            .query(named(format!("max by (client, client_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{TO}}})"), CLIENT), "{{client}}")
             .by_factors()
             .from(limits.latency, "red")
             .marked(),
         Panel::lines("Inbound connect errors", "Connects per minute that failed, by client and result.", Unit::PerMinute, 6)
-            .query(format!("60 * sum by (client, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), "{{client}}: {{result}}")
+            .query(named(format!("60 * sum by (client, client_namespace, result) (edge:portolan_tcp_connects:rate5m{{{TO}, result!=\"ok\"}}) > 0"), CLIENT), "{{client}}: {{result}}")
             .or_else("none"),
         Panel::lines("Resets and retransmits", "Per minute: resets by cause, each counted once, and segments that either side retransmitted.", Unit::PerMinute, 6)
-            .query(format!("60 * sum by (cause) (edge:portolan_tcp_resets:rate5m{{{TO}}}) > 0"), "reset: {{cause}}")
+            .query(format!("60 * sum by (cause) (edge:portolan_tcp_resets:rate5m{{{TO}, {RESETS}}}) > 0"), "reset: {{cause}}")
             .query(format!("60 * sum(edge:portolan_tcp_retransmits:rate5m{{{TO}}})"), "retransmits"),
     ]
 }
@@ -101,7 +105,7 @@ fn responses() -> Vec<Panel> {
             .or_else("no recognised protocol")
             .stacked(),
         Panel::lines("Errors by client", "Share of the responses to each client that are errors of the service: HTTP 5xx, errors of a database.", Unit::Ratio, 9)
-            .query(format!("max by (client, protocol) (edge:portolan_responses_errors:ratio_rate5m{{{TO}}})"), "{{client}}: {{protocol}}")
+            .query(named(format!("max by (client, client_namespace, protocol) (edge:portolan_responses_errors:ratio_rate5m{{{TO}}})"), CLIENT), "{{client}}: {{protocol}}")
             .or_else("none"),
         Panel::lines("Connections in plain text", "Share of the new connections to the service, of those whose protocol is recognised, that are not encrypted with TLS.", Unit::Ratio, 6)
             .query(format!("{} / ({} > 0)", connections(", security=\"plaintext\""), connections(", security!=\"unknown\"")), "plain text")
@@ -121,7 +125,7 @@ fn operations() -> Vec<Panel> {
             .or_else("not in protocols.services")
             .by_factors(),
         Panel::lines("Unanswered", "Requests per second that had no response when their connection ended, by client.", Unit::RequestsPerSecond, 8)
-            .query(format!("sum by (client) (rate(portolan_operations_unanswered_total{{{TO}}}[$__rate_interval]))"), "{{client}}")
+            .query(named(format!("sum by (client, client_namespace) (rate(portolan_operations_unanswered_total{{{TO}}}[$__rate_interval]))"), CLIENT), "{{client}}")
             .or_else("not in protocols.services"),
     ]
 }
@@ -133,38 +137,38 @@ fn lookups() -> Vec<Panel> {
             .or_else("no lookups")
             .stacked(),
         Panel::lines("P99 by DNS server", "One answered lookup in 100 takes longer, for each server that the service asks. Logarithmic axis.", Unit::Seconds, 12)
-            .query(format!("histogram_quantile(0.99, sum by (server, le) (rate(portolan_dns_lookup_duration_seconds_bucket{{{FROM}}}[$__rate_interval])))"), "{{server}}")
+            .query(named(format!("histogram_quantile(0.99, sum by (server, server_namespace, le) (rate(portolan_dns_lookup_duration_seconds_bucket{{{FROM}}}[$__rate_interval])))"), SERVER), "{{server}}")
             .or_else("no lookups")
             .by_factors(),
     ]
 }
 
 fn backends() -> Vec<Panel> {
-    let by = "sum by (client, server, port, backend)";
+    let by = "sum by (client, client_namespace, server, server_namespace, port, backend)";
     let legend = "{{client}}: {{backend}}";
     vec![
         Panel::lines("Share by backend", "Share of the requests of one client that each backend gets within five minutes. Equal lines are an even balance, unless weights are declared.", Unit::Ratio, 8)
-            .query(format!("backend:portolan_backend_requests:share_5m{{{TO}}}"), legend)
+            .query(named(format!("backend:portolan_backend_requests:share_5m{{{TO}}}"), CLIENT), legend)
             .between(0.0, 1.0),
         Panel::lines("Requests by backend", "Requests per second by client and backend.", Unit::RequestsPerSecond, 8)
-            .query(format!("{by} (rate(portolan_backend_requests_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), legend),
+            .query(named(format!("{by} (rate(portolan_backend_requests_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), CLIENT), legend),
         Panel::lines("Connections by backend", "New connections per second by client and backend.", Unit::ConnectionsPerSecond, 8)
-            .query(format!("{by} (rate(portolan_backend_connections_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), legend),
+            .query(named(format!("{by} (rate(portolan_backend_connections_total{{{TO}, role=\"client\"}}[$__rate_interval]))"), CLIENT), legend),
     ]
 }
 
 fn dependencies(limits: &Limits) -> Vec<Panel> {
     vec![
         Panel::lines("Requests by dependency", "Requests per second that the service sends, by server.", Unit::RequestsPerSecond, 6)
-            .query(format!("sum by (server, server_namespace) (edge:portolan_request_duration_seconds:rate5m{{{FROM}}})"), "{{server}}")
+            .query(named(format!("sum by (server, server_namespace) (edge:portolan_request_duration_seconds:rate5m{{{FROM}}})"), SERVER), "{{server}}")
             .stacked(),
         Panel::lines("P99 by dependency", "One request in 100 takes longer, for each server that the service calls. Logarithmic axis.", Unit::Seconds, 6)
-            .query(format!("max by (server, server_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{FROM}}})"), "{{server}}")
+            .query(named(format!("max by (server, server_namespace) (edge:portolan_request_duration_seconds:p99_5m{{{FROM}}})"), SERVER), "{{server}}")
             .by_factors()
             .from(limits.latency, "red")
             .marked(),
         Panel::lines("Outbound connect errors", "Connects per minute that failed, by server and result.", Unit::PerMinute, 6)
-            .query(format!("60 * sum by (server, result) (edge:portolan_tcp_connects:rate5m{{{FROM}, result!=\"ok\"}}) > 0"), "{{server}}: {{result}}")
+            .query(named(format!("60 * sum by (server, server_namespace, result) (edge:portolan_tcp_connects:rate5m{{{FROM}, result!=\"ok\"}}) > 0"), SERVER), "{{server}}: {{result}}")
             .or_else("none"),
         Panel::lines("Traffic", "Payload bytes per second to and from its dependencies and its clients.", Unit::BytesPerSecond, 6)
             .query(format!("sum(edge:portolan_tcp_sent_bytes:rate5m{{{FROM}}})"), "to dependencies")
