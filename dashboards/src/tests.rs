@@ -271,7 +271,7 @@ fn no_panel_counts_failed_connects_and_health_checks_as_resets() {
             let expr = promql::parse(&promql::without_variables(&expr)).unwrap();
             for selector in promql::selectors(&expr) {
                 let name = selector.name.as_deref().unwrap_or_default();
-                if !name.contains("portolan_tcp_resets") {
+                if !name.contains("tcp_resets") {
                     continue;
                 }
                 let text = selector.to_string();

@@ -22,7 +22,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use portolan_bench::agent::Agent;
 use portolan_bench::load::{Load, Server};
-use portolan_kit::{apt, build, setup, shell, summary, tree};
+use portolan_kit::build::{self, Checks};
+use portolan_kit::{apt, setup, shell, summary, tree};
 
 use slope::Series;
 
@@ -74,7 +75,7 @@ fn soak(args: &Args) -> Result<()> {
     }
     setup::setup()?;
     apt::install(&apt::missing(&PACKAGES))?;
-    let binary = agent.clone().map_or_else(build::compile, Ok)?;
+    let binary = agent.clone().map_or_else(|| build::compile(Checks::Off), Ok)?;
     let place = tempfile::tempdir().context("making a temporary folder")?;
     let server = Server::start(place.path())?;
     let agent = Agent::start(&binary, &[], place.path())?;
