@@ -28,7 +28,7 @@ pub fn safety(sources: &Sources) -> Vec<Finding> {
     roots.map(|(path, _)| Finding::new(path, 1, format!("add #![{FORBID}]"))).collect()
 }
 
-/// What can be a tool of its own is no part of the runner.
+/// Parts that can be tools of their own do not belong in the runner.
 pub fn runner(sources: &Sources) -> Vec<Finding> {
     let (folder, most) = RUNNER;
     let lines: usize = sources.rust(folder).map(|(_, text)| text.lines().count()).sum();
